@@ -1,0 +1,1 @@
+"""`quill`: quotes, usage, limits, licenses, dead letters, topics."""

@@ -1,0 +1,1 @@
+"""A month of usage through the whole system, checked against the truth."""

@@ -1,0 +1,1 @@
+"""Simulated regions and self-hosted instances, and what the truth is."""

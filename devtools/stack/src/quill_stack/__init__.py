@@ -1,0 +1,1 @@
+"""The local stack: real Kafka, Postgres and Valkey without Docker."""

@@ -1,0 +1,1 @@
+"""What Quill services say to each other: topics, messages, schemas."""

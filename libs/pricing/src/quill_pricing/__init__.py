@@ -1,0 +1,1 @@
+"""Pure pricing: money, quantities, periods, prices, rating, rounding."""

@@ -1,0 +1,1 @@
+"""What every service runs on: Kafka, Postgres, outbox, events, auth, telemetry."""

@@ -1,0 +1,1 @@
+"""Closes periods, rates them, writes invoices, collects through Stripe."""

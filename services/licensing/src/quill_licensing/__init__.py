@@ -1,0 +1,1 @@
+"""Issues licenses and says which instance is calling."""

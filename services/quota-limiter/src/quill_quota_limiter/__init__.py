@@ -1,0 +1,1 @@
+"""Decides who is limited, keeps the evidence, answers from Redis."""

@@ -1,0 +1,1 @@
+"""Catalog, customers, subscriptions, billing limits; GET/PATCH /api/billing."""

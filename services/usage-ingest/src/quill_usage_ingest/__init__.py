@@ -1,0 +1,1 @@
+"""Takes usage reports, merges them into cells, publishes period usage."""
