@@ -1,0 +1,87 @@
+"""The reviewed catalog file: products and prices as TOML, kept in version control and loaded by `subscriptions`."""
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from quill_contracts.identifiers import CounterName, Instant, ProductKey, Quantity, UsageKey
+from quill_contracts.prices import PriceDocument
+from quill_contracts.subscriptions import Feature
+
+EXAMPLE_CATALOG = "posthog_2025.toml"
+
+
+class InvalidCatalogFile(ValueError):
+    """The file cannot be read as a catalog; the text names each field and what is wrong with it."""
+
+
+class ProductDocument(BaseModel):
+    """One product of the file. ``usage_key`` and ``counter`` come together: a meter and the counter that feeds it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: ProductKey
+    name: str
+    description: str = ""
+    unit: str | None = None
+    usage_key: UsageKey | None = None
+    counter: CounterName | None = None
+    price_id: str
+    allowance: Quantity = 0
+    features: list[Feature] = []
+    price: PriceDocument
+
+    @model_validator(mode="after")
+    def _meter_is_whole(self) -> Self:
+        if (self.usage_key is None) != (self.counter is None):
+            raise ValueError("usage_key and counter must be given together, or neither")
+        return self
+
+
+class CatalogDocument(BaseModel):
+    """A version of the catalog. Never two products with one key, usage key or counter (handbook V3)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Annotated[int, Field(ge=1)]
+    effective_at: Instant
+    products: Annotated[list[ProductDocument], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        for attribute in ("key", "usage_key", "price_id"):
+            seen: dict[str, str] = {}
+            for product in self.products:
+                value = getattr(product, attribute)
+                if value is None:
+                    continue
+                if value in seen:
+                    raise ValueError(f"{attribute} {value!r} is used by both {seen[value]!r} and {product.key!r}")
+                seen[value] = product.key
+        return self
+
+    def product(self, key: str) -> ProductDocument | None:
+        return next((product for product in self.products if product.key == key), None)
+
+
+def load_catalog(path: Path | None = None) -> CatalogDocument:
+    """Read a catalog file, or the packaged example (PostHog's public prices of 2025) when no path is given.
+
+    Raises:
+        InvalidCatalogFile: naming the file, the field and the fix.
+    """
+    source = files("quill_contracts") / "catalogs" / EXAMPLE_CATALOG if path is None else path
+    try:
+        return CatalogDocument.model_validate(tomllib.loads(source.read_text("utf-8")))
+    except FileNotFoundError as error:
+        raise InvalidCatalogFile(f"{path}: no such file; give the path of a catalog in TOML") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidCatalogFile(f"{path}: not TOML: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'catalog'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise InvalidCatalogFile(f"{path or EXAMPLE_CATALOG}: {problems}") from error

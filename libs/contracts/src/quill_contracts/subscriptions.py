@@ -1,0 +1,117 @@
+"""What subscriptions publishes: the catalog and one complete snapshot per customer."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from quill_contracts.identifiers import (
+    CounterName,
+    Instant,
+    LicenseId,
+    OrganizationId,
+    ProductKey,
+    Quantity,
+    Revision,
+    UsageKey,
+)
+from quill_contracts.message import Message, WireModel
+from quill_contracts.prices import PriceDocument
+
+Interval = Annotated[str, Field(pattern=r"^([1-9]\d* )?(day|week|month|year)s?$")]
+CollectionMode = Literal["stripe-rates", "quill-rates"]
+
+
+class Feature(WireModel):
+    """Something a customer may use; ``limit`` null means without a number (PostHog's ``available_product_features``)."""
+
+    key: str
+    name: str
+    description: str = ""
+    unit: str | None = None
+    limit: int | None = None
+    note: str | None = None
+    is_plan_default: bool = True
+
+
+class CatalogProduct(Message):
+    """One product in force, with its standard price (``subscriptions.catalog.v1``, key: product)."""
+
+    product_key: ProductKey
+    revision: Revision
+    effective_at: Instant
+    name: str
+    description: str = ""
+    unit: str | None = None
+    usage_key: UsageKey | None = None
+    counter: CounterName | None = None
+    """The report counter that feeds this product's meter; null for products without a meter."""
+    price_id: str
+    price: PriceDocument
+    allowance: Quantity = 0
+    features: list[Feature] = []
+
+
+class Schedule(WireModel):
+    """Billing periods are anchor + n x interval, without drift (L21)."""
+
+    anchor: Instant
+    interval: Interval
+
+
+class ServicePeriod(WireModel):
+    """A half-open span."""
+
+    start: Instant
+    end: Instant
+
+
+class SubscriptionItem(WireModel):
+    """One product of a customer with its whole price, so that readers need no other topic.
+
+    ``quota`` is in units, null = unlimited; ``billing_limit_usd`` in whole dollars, null = none.
+    """
+
+    product_key: ProductKey
+    usage_key: UsageKey | None
+    counter: CounterName | None
+    price_id: str
+    price: PriceDocument
+    subscribed: bool
+    allowance: Quantity
+    billing_limit_usd: Annotated[int, Field(ge=0)] | None = None
+    quota: Quantity | None = None
+    quantity: Annotated[int, Field(ge=0)] | None = None
+    """Licensed quantity of a product without a meter (seats; 1 for a flat price)."""
+
+
+class Project(WireModel):
+    """A project (PostHog: team) of the organization and the API token its events carry."""
+
+    team_id: str
+    api_token: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class CustomerSnapshot(Message):
+    """Everything the other services need to know of one customer (``subscriptions.customers.v1``)."""
+
+    organization_id: OrganizationId
+    organization_name: str = ""
+    email: str | None = None
+    customer_id: str
+    revision: Revision
+    effective_at: Instant
+    """When these facts came into force: the instant a limit counts from (L12)."""
+    license_id: LicenseId
+    license_type: str
+    schedule: Schedule
+    period: ServicePeriod
+    has_active_subscription: bool
+    subscription_id: str | None = None
+    subscribed_at: Instant | None = None
+    collection_mode: CollectionMode = "stripe-rates"
+    items: list[SubscriptionItem]
+    trust_scores: dict[UsageKey, Literal[0, 3, 7, 10, 15]] = {}
+    never_drop_data: bool = False
+    features: list[Feature] = []
+    projects: Annotated[list[Project], Field(max_length=100_000)] = []
+    free_trial_until: Instant | None = None

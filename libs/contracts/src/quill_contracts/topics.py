@@ -1,0 +1,121 @@
+"""Every topic: its key, its one producing service, its readers, and how Kafka keeps it."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["log", "compacted"]
+DAY_MS: Final = 24 * 60 * 60 * 1000
+DEAD_SUFFIX: Final = ".dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A Kafka topic. Names end in a major version; a topic has one producing service and one message type."""
+
+    name: str
+    key: str
+    producer: str
+    readers: tuple[str, ...]
+    kind: Kind
+    partitions: int = 4
+    summary: str = ""
+
+    @property
+    def dead(self) -> str:
+        """Where consumers of this topic announce parked records."""
+        return self.name + DEAD_SUFFIX
+
+    @property
+    def config(self) -> dict[str, str]:
+        """Broker settings. Compaction waits a week, so that a reader that was down still sees each step (L12)."""
+        if self.kind == "compacted":
+            return {"cleanup.policy": "compact", "min.compaction.lag.ms": str(7 * DAY_MS)}
+        return {"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS)}
+
+
+USAGE_REPORTS: Final = Topic(
+    "usage.reports.v1",
+    "organization_id",
+    "regions, usage-ingest",
+    ("usage-ingest",),
+    "log",
+    summary="What sources claim: absolute counts per organization and window.",
+)
+PERIOD_USAGE: Final = Topic(
+    "usage.period-usage.v1",
+    "organization_id",
+    "usage-ingest",
+    ("quota-limiter", "invoicing", "subscriptions"),
+    "compacted",
+    summary="Period-to-date usage and period maxima of one organization.",
+)
+LIMIT_STATES: Final = Topic(
+    "limits.states.v1",
+    "organization_id",
+    "quota-limiter",
+    ("regions", "subscriptions", "console"),
+    "compacted",
+    summary="Who is limited on what, until when.",
+)
+LIMIT_TRANSITIONS: Final = Topic(
+    "limits.transitions.v1",
+    "organization_id",
+    "quota-limiter",
+    ("anyone",),
+    "log",
+    summary="Each change of a limit state with its evidence.",
+)
+CATALOG: Final = Topic(
+    "subscriptions.catalog.v1",
+    "product_key",
+    "subscriptions",
+    ("usage-ingest", "quota-limiter", "invoicing"),
+    "compacted",
+    partitions=1,
+    summary="Products in force and the counters that feed their meters.",
+)
+CUSTOMERS: Final = Topic(
+    "subscriptions.customers.v1",
+    "organization_id",
+    "subscriptions",
+    ("usage-ingest", "quota-limiter", "invoicing", "licensing"),
+    "compacted",
+    summary="Complete snapshot per customer: schedule, items, limits, features.",
+)
+INVOICES: Final = Topic(
+    "invoicing.invoices.v1",
+    "organization_id",
+    "invoicing",
+    ("subscriptions", "console"),
+    "log",
+    summary="Each state an invoice passes through.",
+)
+CREDITS: Final = Topic(
+    "invoicing.credits.v1",
+    "organization_id",
+    "invoicing",
+    ("quota-limiter", "subscriptions"),
+    "compacted",
+    summary="Credit balance per customer.",
+)
+LICENSES: Final = Topic(
+    "licensing.licenses.v1",
+    "license_id",
+    "licensing",
+    ("usage-ingest", "quota-limiter", "subscriptions", "invoicing"),
+    "compacted",
+    partitions=1,
+    summary="Licenses with sealed secrets: who may sign tokens.",
+)
+
+TOPICS: Final[tuple[Topic, ...]] = (
+    USAGE_REPORTS,
+    PERIOD_USAGE,
+    LIMIT_STATES,
+    LIMIT_TRANSITIONS,
+    CATALOG,
+    CUSTOMERS,
+    INVOICES,
+    CREDITS,
+    LICENSES,
+)

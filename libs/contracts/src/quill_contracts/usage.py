@@ -1,0 +1,88 @@
+"""Usage: what a source claims (a report) and what Quill makes of it (period usage)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from quill_contracts.identifiers import CounterName, Instant, LicenseId, OrganizationId, Quantity, Revision, UsageKey
+from quill_contracts.message import Message, WireModel
+
+WINDOW_SECONDS_MAX = 86_400
+
+Completeness = Literal["partial", "complete"]
+Counters = Annotated[dict[CounterName, Quantity], Field(max_length=1_000)]
+
+
+class Correction(WireModel):
+    """Who lowers a number, and why: the only way a period maximum may fall (L3)."""
+
+    actor: Annotated[str, Field(min_length=1, max_length=200)]
+    reason: Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+class UsageReport(Message):
+    """One source's absolute counts for one organization and window (``usage.reports.v1``).
+
+    Reports of one (organization, window, source) merge by (completeness, as-of), larger quantity between equals (L1);
+    so a repeat, a re-send or another order changes nothing.
+    """
+
+    report_id: Annotated[str, Field(min_length=1, max_length=200)]
+    source: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$")]
+    organization_id: OrganizationId
+    window_start: Instant
+    window_end: Instant
+    completeness: Completeness
+    as_of: Instant
+    counters: Counters
+    teams: Annotated[dict[str, Counters], Field(max_length=100_000)] = {}
+    correction: Correction | None = None
+    license_id: LicenseId | None = None
+
+    @model_validator(mode="after")
+    def _window_is_a_utc_day_or_shorter(self) -> "UsageReport":
+        seconds = (self.window_end - self.window_start).total_seconds()
+        if not 0 < seconds <= WINDOW_SECONDS_MAX:
+            raise ValueError("window_end must be after window_start and at most one day later (L1)")
+        if (self.window_end - self.window_start.replace(hour=0, minute=0, second=0, microsecond=0)).days > 1 or (
+            self.window_end.date() != self.window_start.date()
+            and self.window_end.time().replace(tzinfo=None) != self.window_end.min.time()
+        ):
+            raise ValueError("window_end must fall in the same UTC day as window_start, or at its midnight (L1)")
+        return self
+
+
+class MeterUsage(WireModel):
+    """One meter's usage in one billing period.
+
+    ``complete`` and ``partial`` are the sums over days the source calls finished and over days it still counts (L6);
+    ``maximum`` is the largest period-to-date value ever published (L3).
+    """
+
+    complete: Quantity
+    partial: Quantity
+    maximum: Quantity
+
+
+class PeriodUsage(WireModel):
+    """All meters of one organization in one billing period [``period_start``, ``period_end``)."""
+
+    period_start: Instant
+    period_end: Instant
+    as_of: Instant
+    """The newest as-of instant among the reports merged so far."""
+    corrected_revision: Revision | None = None
+    """Revision of the newest explicit correction: earlier observations of this period no longer count towards maxima (L3)."""
+    meters: dict[UsageKey, MeterUsage]
+
+
+class PeriodUsageSnapshot(Message):
+    """The newest periods of one organization, complete, with a revision (``usage.period-usage.v1``).
+
+    Several periods travel together because the topic is compacted by organization: a late report for last month must
+    not erase this month, and the other way round.
+    """
+
+    organization_id: OrganizationId
+    revision: Revision
+    periods: Annotated[list[PeriodUsage], Field(max_length=3)]
