@@ -82,6 +82,7 @@ def load_catalog(path: Path | None = None) -> CatalogDocument:
         raise InvalidCatalogFile(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'catalog'}: {problem['msg']}" for problem in error.errors()
+            f"{'.'.join(str(part) for part in problem['loc']) or 'catalog'}: {problem['msg']}"
+            for problem in error.errors()
         )
         raise InvalidCatalogFile(f"{path or EXAMPLE_CATALOG}: {problems}") from error

@@ -1,0 +1,206 @@
+"""Who is calling: a JWT signed with a key from the keyring, or a static bearer token of a service or operator.
+
+The keyring holds the secrets of known keys (for Quill: licenses) and is filled from a compacted topic, so that every
+service verifies locally. Claims are what the holder of the key says; what the key may touch is the service's decision.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import jwt
+
+from quill_runtime.problems import Problem
+
+ALGORITHM: Final = "HS256"
+LIFETIME_MAX = timedelta(minutes=15, seconds=30)
+"""PostHog's tokens live 15 minutes and carry no id, so a stolen one is good for that long at most."""
+TOKEN_BYTES_MAX = 8_192
+_UNKNOWN_KEY_SECRET = b"\x00" * 32
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Key:
+    """A key that may sign tokens. ``attributes`` are facts about it that the issuer published."""
+
+    key_id: str
+    secret: bytes
+    revoked: bool
+    expires_at: datetime | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+class Keyring:
+    """Known keys by id; the newest revision of each wins."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, tuple[int, Key]] = {}
+
+    def put(self, key: Key, *, revision: int) -> None:
+        known = self._keys.get(key.key_id)
+        if known is None or revision > known[0]:
+            self._keys[key.key_id] = (revision, key)
+
+    def find(self, key_id: str) -> Key | None:
+        known = self._keys.get(key_id)
+        return known[1] if known else None
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCaller:
+    """Somebody who holds a key: its id and attributes, and what the token claims."""
+
+    key_id: str
+    attributes: Mapping[str, str]
+    claims: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCaller:
+    """A service or operator with a static token."""
+
+    name: str
+    scope: str
+
+
+class Unauthorized(Problem):
+    """The caller is not known or its token is not good; always with a JSON body."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(401, code, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+class Forbidden(Problem):
+    """The caller is known and may not do this."""
+
+    def __init__(self, code: str, detail: str, *, attr: str | None = None) -> None:
+        super().__init__(403, code, detail, attr=attr)
+
+
+def bearer(authorization: str | None) -> str:
+    """The token of an Authorization header.
+
+    Raises:
+        Unauthorized: none there, another scheme, or absurdly long.
+    """
+    scheme, _, token = (authorization or "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthorized("not_authenticated", "send an Authorization header: Bearer <token>")
+    if len(token) > TOKEN_BYTES_MAX:
+        raise Unauthorized("authentication_failed", "the token is too long")
+    return token
+
+
+def verify_signed(token: str, *, keyring: Keyring, audience: str, key_claim: str, now: datetime) -> SignedCaller:
+    """Check a JWT: algorithm fixed, key chosen by the claimed id and verified with that key alone (L18).
+
+    Raises:
+        Unauthorized: the same answer for an unknown key and a wrong signature.
+    """
+    try:
+        unverified = jwt.decode(token, options={"verify_signature": False}, algorithms=[ALGORITHM])
+        key_id = unverified.get(key_claim)
+    except (jwt.PyJWTError, ValueError) as error:
+        raise Unauthorized("authentication_failed", "the token cannot be read") from error
+    key = keyring.find(key_id) if isinstance(key_id, str) else None
+    try:
+        claims = jwt.decode(
+            token,
+            key=key.secret if key else _UNKNOWN_KEY_SECRET,
+            algorithms=[ALGORITHM],
+            audience=audience,
+            options={
+                "require": ["exp", "aud", key_claim],
+                "verify_exp": False,
+                "verify_iat": False,
+                "verify_nbf": False,
+            },
+        )
+    except (jwt.PyJWTError, ValueError) as error:
+        raise Unauthorized("authentication_failed", "the token's signature, audience or claims are not good") from error
+    if key is None:
+        raise Unauthorized("authentication_failed", "the token's signature, audience or claims are not good")
+    _check_lifetime(claims.get("exp"), now)
+    if key.revoked:
+        raise Unauthorized("key_revoked", "this key has been revoked")
+    if key.expires_at is not None and now >= key.expires_at:
+        raise Unauthorized("key_expired", f"this key expired at {key.expires_at.isoformat()}")
+    return SignedCaller(key.key_id, key.attributes, claims)
+
+
+def _check_lifetime(expires: object, now: datetime) -> None:
+    if isinstance(expires, bool) or not isinstance(expires, int | float) or not abs(expires) < 2**53:
+        raise Unauthorized("authentication_failed", "exp must be a number of seconds")
+    left = expires - now.timestamp()
+    if left <= 0:
+        raise Unauthorized("token_expired", "the token has expired; sign a new one")
+    if left > LIFETIME_MAX.total_seconds():
+        raise Unauthorized("authentication_failed", "exp is more than 15 minutes ahead")
+
+
+class InvalidApiTokens(ValueError):
+    """QUILL_API_TOKENS cannot be read; the text names the entry."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ApiTokens:
+    """Static tokens, kept as SHA-256: they are long and random, so a slow hash adds nothing."""
+
+    callers: tuple[tuple[bytes, TokenCaller], ...]
+
+    @classmethod
+    def parse(cls, configured: str) -> "ApiTokens":
+        """Read ``<name>:<scope>:<sha256 hex>[,…]``.
+
+        Raises:
+            InvalidApiTokens: naming the entry.
+        """
+        callers: list[tuple[bytes, TokenCaller]] = []
+        for entry in filter(None, (part.strip() for part in configured.split(","))):
+            parts = entry.split(":")
+            try:
+                name, scope, digest = parts
+                raw = bytes.fromhex(digest)
+            except ValueError as error:
+                raise InvalidApiTokens(f"{parts[0]!r}: must be <name>:<scope>:<sha256 hex>") from error
+            if len(raw) != hashlib.sha256().digest_size or not name or not scope:
+                raise InvalidApiTokens(f"{name!r}: must be <name>:<scope>:<sha256 hex>")
+            callers.append((raw, TokenCaller(name, scope)))
+        return cls(tuple(callers))
+
+    def verify(self, token: str) -> TokenCaller | None:
+        """The caller with this token; compares against every entry, so that time tells nothing."""
+        digest = hashlib.sha256(token.encode()).digest()
+        found: TokenCaller | None = None
+        for expected, caller in self.callers:
+            if hmac.compare_digest(digest, expected):
+                found = caller
+        return found
+
+    def require(self, authorization: str | None, *scopes: str) -> TokenCaller:
+        """The caller behind a header, if it has one of the scopes.
+
+        Raises:
+            Unauthorized: unknown token.
+            Forbidden: known, but without the scope.
+        """
+        caller = self.verify(bearer(authorization))
+        if caller is None:
+            raise Unauthorized("authentication_failed", "the token is not known")
+        if scopes and caller.scope not in scopes:
+            raise Forbidden(
+                "permission_denied", f"needs the scope {' or '.join(scopes)}; this token has {caller.scope}"
+            )
+        return caller
+
+
+def looks_signed(token: str) -> bool:
+    """A JWT has three parts; a static token has no dots."""
+    return token.count(".") == 2  # noqa: PLR2004

@@ -1,0 +1,377 @@
+"""The runner behind every consumer: a FastStream batch subscriber whose positions live in Postgres.
+
+FastStream carries the connection, the loop and the AsyncAPI document; acknowledging, isolating, parking and fencing are
+done here, under ``AckPolicy.MANUAL``, because its own policies either commit before the work (F1), after a failure (F2)
+or only in part (F3, F4).
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Generic, TypeVar, cast
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.message import KafkaAckableMessage
+
+from quill_runtime import dead_letters, positions
+from quill_runtime.clock import Clock
+from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected, rejection_of
+from quill_runtime.database import Database, Transaction, is_conflict, is_unavailable
+from quill_runtime.outbox import Outbox
+from quill_runtime.positions import Fenced, Ownership, Partition
+from quill_runtime.telemetry import BATCH_SECONDS, CONSUMED, CONSUMER_LAG, trace_context, tracer
+
+M = TypeVar("M")
+
+BACK_OFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Waits after failures of infrastructure; the last one repeats. Far below ``max_poll_interval``."""
+COMMIT_TIMEOUT_SECONDS = 5.0
+ASSIGN_TIMEOUT_SECONDS = 20.0
+SESSION_TIMEOUT_MS = 10_000
+STOP_TIMEOUT_SECONDS = 20.0
+
+log = structlog.get_logger(__name__)
+
+
+class Consumer(Generic[M]):
+    """Runs one `Consumption`."""
+
+    def __init__(
+        self,
+        consumption: Consumption[M],
+        *,
+        bootstrap_servers: str,
+        database: Database,
+        outbox: Outbox,
+        clock: Clock,
+        group_prefix: str = "",
+    ) -> None:
+        self.name = f"consumer:{consumption.topic}"
+        self.consumption = consumption
+        self.group = group_prefix + consumption.group
+        self._database = database
+        self._outbox = outbox
+        self._clock = clock
+        self._owned: dict[Partition, Ownership] = {}
+        self._settled_pending: dict[Partition, int] = {}
+        self._failures = 0
+        self._busy = asyncio.Lock()
+        self.last_progress = time.monotonic()
+        self.broker = KafkaBroker(bootstrap_servers, logger=None)
+        self._subscriber = self.broker.subscriber(
+            consumption.topic,
+            batch=True,
+            group_id=self.group,
+            ack_policy=AckPolicy.MANUAL,
+            auto_offset_reset="earliest",
+            max_records=consumption.max_records,
+            batch_timeout_ms=200,
+            fetch_max_wait_ms=consumption.max_wait_ms,
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=3_000,
+            max_poll_interval_ms=300_000,
+            parser=self._parse,
+            decoder=_no_decoding,
+            listener=_Rebalanced(self),
+        )
+        self._subscriber(self._on_batch)
+
+    # -- lifecycle -------------------------------------------------------------------------------------------------
+
+    @property
+    def kafka(self) -> AIOKafkaConsumer | None:
+        """The client underneath while running; the watchdog looks at its tasks."""
+        return self._subscriber.consumer
+
+    @property
+    def is_pausing(self) -> bool:
+        """Infrastructure is away and the consumer waits for it, on purpose."""
+        return self._failures > 0
+
+    async def start(self) -> None:
+        await self.broker.start()
+
+    async def stop(self) -> None:
+        """Finish the batch in hand, settle, leave the group; bounded, since correctness never depends on it (A13)."""
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
+                async with self._busy:
+                    await self._flush_settled()
+                await self.broker.stop()
+        except (KafkaError, TimeoutError, OSError) as error:
+            log.warning("consumer.stop_failed", consumer=self.name, error=repr(error))
+
+    def lag(self) -> dict[Partition, int]:
+        """Records between our reading position and the end of each owned partition, as last heard from the broker."""
+        kafka = self.kafka
+        if kafka is None:
+            return {}
+        lags = {}
+        for partition, ownership in self._owned.items():
+            end = kafka.highwater(TopicPartition(partition.topic, partition.number))
+            if end is not None:
+                lags[partition] = max(0, end - ownership.applied_offset)
+        return lags
+
+    # -- assignment ------------------------------------------------------------------------------------------------
+
+    async def assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Take ownership in Postgres and seek to where it says, whatever Kafka remembers."""
+        kafka = self.kafka
+        partitions = [Partition(tp.topic, tp.partition) for tp in assigned]
+        if kafka is None or not partitions:
+            return
+        async with self._database.begin() as transaction:
+            taken = await positions.take(transaction, group=self.group, partitions=partitions)
+        begins = await kafka.beginning_offsets([TopicPartition(p.topic, p.number) for p in partitions])
+        for partition, ownership in taken.items():
+            topic_partition = TopicPartition(partition.topic, partition.number)
+            start = ownership.settled_offset
+            if start < begins[topic_partition]:
+                if start > 0:
+                    log.error(
+                        "consumer.gap",
+                        topic=partition.topic,
+                        partition=partition.number,
+                        expected=start,
+                        oldest=begins[topic_partition],
+                    )
+                start = begins[topic_partition]
+            self._owned[partition] = ownership
+            kafka.seek(topic_partition, start)
+        self.last_progress = time.monotonic()
+
+    def revoked(self) -> None:
+        """Forget all ownership; a batch in hand will find itself fenced."""
+        self._owned.clear()
+        self._settled_pending.clear()
+
+    # -- one batch -------------------------------------------------------------------------------------------------
+
+    async def _parse(self, records: tuple[ConsumerRecord, ...]) -> KafkaMessage:
+        """Build the message without touching header bytes: one that is not UTF-8 must not skip a batch (F6)."""
+        return KafkaAckableMessage(
+            body=b"",
+            headers={},
+            batch_headers=[],
+            content_type=None,
+            raw_message=records,
+            message_id=f"{records[0].topic}-{records[0].partition}-{records[0].offset}",
+            correlation_id=None,
+            reply_to="",
+            path={},
+            consumer=cast("Any", self.kafka),
+        )
+
+    async def _on_batch(self, message: KafkaMessage) -> None:
+        records = [_record(raw) for raw in cast("tuple[ConsumerRecord, ...]", message.raw_message)]
+        async with self._busy:
+            started = time.monotonic()
+            try:
+                await self._apply_and_settle(records)
+            except Fenced as fenced:
+                log.info("consumer.fenced", consumer=self.name, reason=str(fenced))
+                return
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever is away comes back; nothing is skipped meanwhile
+                await self._rewind(records, error)
+                return
+            self._failures = 0
+            self.last_progress = time.monotonic()
+            BATCH_SECONDS.labels(self.consumption.topic).observe(self.last_progress - started)
+            for partition, lag in self.lag().items():
+                CONSUMER_LAG.labels(partition.topic, partition.number).set(lag)
+
+    async def _apply_and_settle(self, records: Sequence[Record]) -> None:
+        now = self._clock.now()
+        decoded: list[Received[M]] = []
+        refused: list[tuple[Record, Rejected]] = []
+        for record in records:
+            try:
+                decoded.append(Received(self.consumption.decode(record), record))
+            except Exception as error:  # noqa: BLE001 - a decoder's failure is the record's, whatever its type
+                refused.append((record, rejection_of(error)))
+        follow_ups = await self._apply_isolating(decoded, refused, records, now)
+        for follow_up in follow_ups:
+            await follow_up()
+        for record in records:
+            partition = Partition(record.topic, record.partition)
+            self._settled_pending[partition] = max(self._settled_pending.get(partition, 0), record.offset + 1)
+        await self._hint_kafka()
+
+    async def _apply_isolating(
+        self,
+        decoded: list[Received[M]],
+        refused: list[tuple[Record, Rejected]],
+        records: Sequence[Record],
+        now: datetime,
+    ) -> list[FollowUp]:
+        """Apply a whole batch in one transaction; when a record spoils it, find the record by halving (L4)."""
+        try:
+            follow_up = await self._transact(decoded, refused, _ends(records), now)
+        except Exception as error:
+            if is_unavailable(error) or is_conflict(error) or isinstance(error, Fenced):
+                raise
+            if not decoded:
+                raise
+            log.warning("consumer.batch_refused", consumer=self.name, records=len(decoded), error=repr(error))
+        else:
+            return [follow_up] if follow_up else []
+        follow_ups: list[FollowUp] = []
+        bad: list[tuple[Record, Rejected]] = list(refused)
+        stack = [decoded]
+        while stack:
+            part = stack.pop()
+            try:
+                follow_up = await self._transact(part, [], {}, now)
+            except Exception as error:
+                if is_unavailable(error) or is_conflict(error) or isinstance(error, Fenced):
+                    raise
+                if len(part) == 1:
+                    bad.append((part[0].record, rejection_of(error)))
+                else:
+                    middle = len(part) // 2
+                    stack += [part[middle:], part[:middle]]
+            else:
+                if follow_up:
+                    follow_ups.append(follow_up)
+        await self._transact([], bad, _ends(records), now)
+        return follow_ups
+
+    async def _transact(
+        self,
+        decoded: Sequence[Received[M]],
+        refused: Sequence[tuple[Record, Rejected]],
+        applied: dict[Partition, int],
+        now: datetime,
+    ) -> FollowUp | None:
+        async with self._database.begin() as transaction:
+            follow_up = None
+            await self._check_owned(transaction, decoded)
+            if decoded:
+                with tracer.start_as_current_span(
+                    f"apply {self.consumption.topic}", context=trace_context(decoded[0].record.headers)
+                ):
+                    follow_up = await self.consumption.apply(transaction, decoded, now)
+            for record, rejected in refused:
+                await dead_letters.park(
+                    transaction, outbox=self._outbox, group=self.group, record=record, rejected=rejected, now=now
+                )
+            await positions.advance(
+                transaction, group=self.group, owned=self._owned, applied=applied, settled=self._settled_pending
+            )
+        for partition, offset in applied.items():
+            if (ownership := self._owned.get(partition)) is not None:
+                ownership.applied_offset = max(ownership.applied_offset, offset)
+        self._settled_pending.clear()
+        CONSUMED.labels(self.consumption.topic, "applied").inc(len(decoded))
+        CONSUMED.labels(self.consumption.topic, "parked").inc(len(refused))
+        return follow_up
+
+    async def _check_owned(self, transaction: Transaction, decoded: Sequence[Received[M]]) -> None:
+        """Lock the position rows before any effect, so that two owners of a partition take turns."""
+        touched = {Partition(item.record.topic, item.record.partition) for item in decoded}
+        await positions.advance(
+            transaction, group=self.group, owned=self._owned, applied=dict.fromkeys(touched, 0), settled={}
+        )
+
+    async def _flush_settled(self) -> None:
+        if not self._settled_pending:
+            return
+        try:
+            async with self._database.begin() as transaction:
+                await positions.advance(
+                    transaction, group=self.group, owned=self._owned, applied={}, settled=self._settled_pending
+                )
+            self._settled_pending.clear()
+        except Exception as error:  # noqa: BLE001 - it only costs a repeat after the restart
+            log.info("consumer.settle_failed", consumer=self.name, error=repr(error))
+
+    async def _hint_kafka(self) -> None:
+        """Tell Kafka how far we are, for people who look at lag; failing to do so means nothing (F7, A6)."""
+        kafka = self.kafka
+        if kafka is None:
+            return
+        offsets = {
+            TopicPartition(p.topic, p.number): offset for p, offset in self._settled_pending.items() if p in self._owned
+        }
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
+                if offsets:
+                    await kafka.commit(offsets)
+        except (KafkaError, TimeoutError, ValueError) as error:
+            log.info("consumer.hint_failed", consumer=self.name, error=repr(error))
+
+    async def _rewind(self, records: Sequence[Record], error: Exception) -> None:
+        """Wait, then read the same records again, on every partition of the batch (F4)."""
+        wait = BACK_OFF_SECONDS[min(self._failures, len(BACK_OFF_SECONDS) - 1)]
+        self._failures += 1
+        log.warning(
+            "consumer.paused",
+            consumer=self.name,
+            seconds=wait,
+            failures=self._failures,
+            unavailable=is_unavailable(error),
+            error=repr(error),
+        )
+        await asyncio.sleep(wait)
+        kafka = self.kafka
+        if kafka is None:
+            return
+        starts: dict[Partition, int] = {}
+        for record in records:
+            partition = Partition(record.topic, record.partition)
+            starts[partition] = min(starts.get(partition, record.offset), record.offset)
+        for partition, offset in starts.items():
+            if partition in self._owned:
+                kafka.seek(TopicPartition(partition.topic, partition.number), offset)
+
+
+class _Rebalanced(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Flips ownership only (reliability A10); taking it anew is bounded in time and ends the process if it fails."""
+
+    def __init__(self, consumer: Consumer[Any]) -> None:
+        self._consumer = consumer
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        del revoked
+        self._consumer.revoked()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(ASSIGN_TIMEOUT_SECONDS):
+                    await self._consumer.assigned(assigned)
+            except Exception as error:  # noqa: BLE001 - aiokafka would swallow it and read on from the wrong place
+                wait = BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)]
+                failures += 1
+                log.warning("consumer.assign_failed", consumer=self._consumer.name, error=repr(error), seconds=wait)
+                await asyncio.sleep(wait)
+            else:
+                return
+
+
+async def _no_decoding(message: KafkaMessage) -> object:
+    return message.raw_message
+
+
+def _ends(records: Sequence[Record]) -> dict[Partition, int]:
+    ends: dict[Partition, int] = {}
+    for record in records:
+        partition = Partition(record.topic, record.partition)
+        ends[partition] = max(ends.get(partition, 0), record.offset + 1)
+    return ends
+
+
+def _record(raw: ConsumerRecord) -> Record:
+    headers = {
+        str(name): value.decode("utf-8", "replace") if isinstance(value, bytes) else "" for name, value in raw.headers
+    }
+    return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, headers)

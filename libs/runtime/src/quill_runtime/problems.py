@@ -1,0 +1,96 @@
+"""Errors as JSON documents ``{type, code, detail, attr}``, the shape PostHog's client reads."""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from quill_runtime.database import is_unavailable
+from quill_runtime.publisher import PublishFailed
+
+log = structlog.get_logger(__name__)
+
+_TYPES = {
+    400: "validation_error",
+    401: "authentication_error",
+    403: "permission_error",
+    413: "validation_error",
+    422: "validation_error",
+}
+
+
+class Problem(Exception):
+    """An answer with an error status.
+
+    Args:
+        status: 4xx or 5xx. Never 401 or 404 for a mutation refused for a business reason: PostHog's client takes those
+            as answered (wire contract 1.2).
+        code: stable, for machines.
+        detail: for people: what is wrong and what to do.
+        attr: the field at fault, nested names joined with two underscores.
+    """
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, attr: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.attr = attr
+        self.headers = headers or {}
+
+    def document(self) -> dict[str, Any]:
+        kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request")  # noqa: PLR2004
+        return {"type": kind, "code": self.code, "detail": self.detail, "attr": self.attr}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.document(), self.status, self.headers, media_type="application/problem+json")
+
+
+def problem_from_validation(errors: list[Any]) -> Problem:
+    """The first wrong field, by name, with the number of the others."""
+    first = errors[0]
+    location = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+    if first["type"] in ("json_invalid", "value_error.jsondecode"):
+        return Problem(400, "not_json", "the body is not JSON", attr=None)
+    code = "required" if first["type"] == "missing" else "invalid_input"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    attr = "__".join(location) or None
+    return Problem(400, code, f"{attr or 'body'}: {first['msg']}{more}", attr=attr)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every failure with a problem document and never with a trace."""
+
+    @app.exception_handler(Problem)
+    async def _problem(_request: Request, problem: Problem) -> JSONResponse:
+        return problem.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem_from_validation(list(error.errors())).response()
+
+    @app.exception_handler(ValidationError)
+    async def _invalid_model(_request: Request, error: ValidationError) -> JSONResponse:
+        return problem_from_validation(list(error.errors(include_url=False))).response()
+
+    @app.exception_handler(HTTPException)
+    async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+        codes = {404: "not_found", 405: "method_not_allowed"}
+        code = codes.get(error.status_code, "http_error")
+        return Problem(error.status_code, code, str(error.detail)).response()
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        if is_unavailable(error) or isinstance(error, PublishFailed):
+            log.warning("http.unavailable", path=request.url.path, error=repr(error))
+            return Problem(
+                503, "unavailable", "a store is not answering; try again shortly", headers={"Retry-After": "2"}
+            ).response()
+        log.error("http.failed", path=request.url.path, error=repr(error), exc_info=error)
+        return Problem(500, "internal_error", "the request failed; it was logged and may be repeated").response()

@@ -1,0 +1,113 @@
+"""A compacted topic as a table in memory: read from the beginning, kept current, ready once caught up.
+
+No group and no offsets: each process reads everything. For small tables (keys, catalogs), not for usage.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from quill_runtime.consumption import Record
+
+READ_TIMEOUT_MS = 500
+RECONNECT_SECONDS = 2.0
+FETCH_WAIT_MS = 50
+START_TIMEOUT_SECONDS = 15.0
+
+log = structlog.get_logger(__name__)
+
+
+class NotReadYet(Exception):
+    """The table has not been read to its end since the start."""
+
+
+class TableReader:
+    """Calls ``on_record`` for every record, oldest first; a record it refuses is logged and passed over."""
+
+    def __init__(self, *, topic: str, bootstrap_servers: str, on_record: Callable[[Record], None]) -> None:
+        self.name = f"table:{topic}"
+        self._topic = topic
+        self._bootstrap_servers = bootstrap_servers
+        self._on_record = on_record
+        self._task: asyncio.Task[None] | None = None
+        self.caught_up = asyncio.Event()
+
+    async def check_caught_up(self) -> None:
+        """Health check: return once the table was read to its end.
+
+        Raises:
+            NotReadYet: it was not.
+        """
+        if not self.caught_up.is_set():
+            raise NotReadYet(f"{self._topic} is still being read")
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=self.name)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._read()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - keep what was read, come back when the broker does
+                log.warning("table.disconnected", table=self.name, error=repr(error))
+                await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _read(self) -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap_servers,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+        )
+        try:
+            async with asyncio.timeout(START_TIMEOUT_SECONDS):
+                await consumer.start()
+                numbers = consumer.partitions_for_topic(self._topic) or await self._partitions(consumer)
+            partitions = [TopicPartition(self._topic, number) for number in sorted(numbers)]
+            consumer.assign(partitions)
+            await consumer.seek_to_beginning(*partitions)
+            ends = await consumer.end_offsets(partitions)
+            while True:
+                if not self.caught_up.is_set():
+                    standing = [await consumer.position(partition) for partition in partitions]
+                    if all(at >= ends[p] for at, p in zip(standing, partitions, strict=True)):
+                        self.caught_up.set()
+                batches = await consumer.getmany(
+                    timeout_ms=READ_TIMEOUT_MS if self.caught_up.is_set() else FETCH_WAIT_MS
+                )
+                for records in batches.values():
+                    for raw in records:
+                        self._take(Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, {}))
+        finally:
+            try:
+                async with asyncio.timeout(START_TIMEOUT_SECONDS):
+                    await consumer.stop()
+            except (KafkaError, TimeoutError) as error:
+                log.warning("table.stop_failed", table=self.name, error=repr(error))
+
+    async def _partitions(self, consumer: AIOKafkaConsumer) -> set[int]:
+        """Ask the broker until it knows the topic; bounded by the caller's timeout."""
+        while True:
+            await consumer.topics()
+            numbers = consumer.partitions_for_topic(self._topic)
+            if numbers:
+                return set(numbers)
+            await asyncio.sleep(0.2)
+
+    def _take(self, record: Record) -> None:
+        try:
+            self._on_record(record)
+        except Exception as error:  # noqa: BLE001 - one bad row must not hide the others
+            log.error("table.row_refused", table=self.name, offset=record.offset, error=repr(error))
