@@ -14,8 +14,8 @@ LicenseStatus = Literal["active", "revoked"]
 class License(Message):
     """One license (``licensing.licenses.v1``, key: license id).
 
-    ``sealed_secret`` opens only with the sealing key of the environment. A license of type ``cloud`` stands for a region
-    and may name many organizations; every other one belongs to exactly one customer (L17).
+    ``sealed_secret`` opens only with the sealing key of the environment. A license of type ``cloud`` stands for a
+    region and may name many organizations; every other one belongs to exactly one customer (L17).
     """
 
     license_id: LicenseId

@@ -22,7 +22,7 @@ CollectionMode = Literal["stripe-rates", "quill-rates"]
 
 
 class Feature(WireModel):
-    """Something a customer may use; ``limit`` null means without a number (PostHog's ``available_product_features``)."""
+    """Something a customer may use; ``limit`` null means without a number (``available_product_features``)."""
 
     key: str
     name: str

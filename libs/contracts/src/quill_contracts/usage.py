@@ -72,7 +72,7 @@ class PeriodUsage(WireModel):
     as_of: Instant
     """The newest as-of instant among the reports merged so far."""
     corrected_revision: Revision | None = None
-    """Revision of the newest explicit correction: earlier observations of this period no longer count towards maxima (L3)."""
+    """Revision of the newest explicit correction: earlier observations no longer count towards maxima (L3)."""
     meters: dict[UsageKey, MeterUsage]
 
 

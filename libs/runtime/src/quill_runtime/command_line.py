@@ -18,9 +18,7 @@ S = TypeVar("S", bound=ServiceSettings)
 def run(*, package: str, settings_type: type[S], build: Callable[[S], Service]) -> None:
     """Parse the command line, read the settings, do what was asked."""
     parser = argparse.ArgumentParser(prog=f"python -m {package}")
-    parser.add_argument(
-        "command", choices=["serve", "migrate"], help="serve: run the service; migrate: update its tables"
-    )
+    parser.add_argument("command", choices=["serve", "migrate"], help="run the service, or update its tables")
     arguments = parser.parse_args()
     settings = load(settings_type)
     telemetry.configure(service=package.removeprefix("quill_").replace("_", "-"), level=settings.log_level)

@@ -216,33 +216,38 @@ class Consumer(Generic[M]):
         try:
             follow_up = await self._transact(decoded, refused, _ends(records), now)
         except Exception as error:
-            if is_unavailable(error) or is_conflict(error) or isinstance(error, Fenced):
-                raise
-            if not decoded:
+            if not decoded or not _is_the_records_fault(error):
                 raise
             log.warning("consumer.batch_refused", consumer=self.name, records=len(decoded), error=repr(error))
         else:
             return [follow_up] if follow_up else []
+        follow_ups, isolated = await self._apply_by_halves(decoded, now)
+        await self._transact([], [*refused, *isolated], _ends(records), now)
+        return follow_ups
+
+    async def _apply_by_halves(
+        self, decoded: list[Received[M]], now: datetime
+    ) -> tuple[list[FollowUp], list[tuple[Record, Rejected]]]:
+        """Apply what can be applied, in order; what fails alone is at fault. Positions stay until the end."""
         follow_ups: list[FollowUp] = []
-        bad: list[tuple[Record, Rejected]] = list(refused)
+        isolated: list[tuple[Record, Rejected]] = []
         stack = [decoded]
         while stack:
             part = stack.pop()
             try:
                 follow_up = await self._transact(part, [], {}, now)
             except Exception as error:
-                if is_unavailable(error) or is_conflict(error) or isinstance(error, Fenced):
+                if not _is_the_records_fault(error):
                     raise
                 if len(part) == 1:
-                    bad.append((part[0].record, rejection_of(error)))
+                    isolated.append((part[0].record, rejection_of(error)))
                 else:
                     middle = len(part) // 2
                     stack += [part[middle:], part[:middle]]
             else:
                 if follow_up:
                     follow_ups.append(follow_up)
-        await self._transact([], bad, _ends(records), now)
-        return follow_ups
+        return follow_ups, isolated
 
     async def _transact(
         self,
@@ -356,6 +361,11 @@ class _Rebalanced(ConsumerRebalanceListener):  # type: ignore[misc]
                 await asyncio.sleep(wait)
             else:
                 return
+
+
+def _is_the_records_fault(error: Exception) -> bool:
+    """Not the database's, not another writer's, not a lost assignment: then trying again would fail again."""
+    return not (is_unavailable(error) or is_conflict(error) or isinstance(error, Fenced))
 
 
 async def _no_decoding(message: KafkaMessage) -> object:

@@ -1,9 +1,9 @@
 """How a service takes records from Kafka without losing, doubling or blocking any.
 
-One batch is one transaction: effects, parked records and the position advance together or not at all. The position in
-Postgres is the truth; the offset committed to Kafka is a hint for people and tools (reliability 1.2). A record that cannot
-be decoded or applied is isolated by halving the batch, parked with its bytes and its reason (L4), and the rest goes on. A
-database that is away pauses the consumer and parks nothing.
+One batch is one transaction: effects, parked records and the position advance together or not at all. The position
+in Postgres is the truth; the offset committed to Kafka is a hint for people and tools (reliability 1.2). A record that
+cannot be decoded or applied is isolated by halving the batch, parked with its bytes and its reason (L4), and the rest
+goes on. A database that is away pauses the consumer and parks nothing.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -64,8 +64,8 @@ class Received(Generic[M]):
 class Consumption(Generic[M]):
     """What a service does with one topic.
 
-    ``decode`` turns a value into a message and raises `Rejected`, ``ValueError`` or pydantic's ``ValidationError`` when it
-    cannot. ``apply`` works inside the transaction it is given and may return a `FollowUp`; it may see a record again
+    ``decode`` turns a value into a message and raises `Rejected`, ``ValueError`` or pydantic's ``ValidationError`` when
+    it cannot. ``apply`` works inside the transaction it is given and may return a `FollowUp`; it may see a record again
     after a crash and must then have the same effect. ``apply`` raises `Rejected` for a record at fault.
     """
 

@@ -24,6 +24,10 @@ _RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})  # serialization f
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "58")  # connection, resources, operator intervention, system error
 
 
+class Conflict(Exception):
+    """Another writer was faster; load again, decide again. `Database.run` does that by itself."""
+
+
 class Transaction:
     """One open transaction. Rows written through it appear together or not at all."""
 
@@ -89,7 +93,7 @@ class Database:
             try:
                 async with self.begin() as transaction:
                     return await work(transaction)
-            except DBAPIError as error:
+            except (DBAPIError, Conflict) as error:
                 if not is_conflict(error) or attempt == CONFLICT_RETRIES - 1:
                     raise
                 await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter, not secrecy
@@ -129,7 +133,7 @@ def sqlstate(error: BaseException) -> str | None:
 
 def is_conflict(error: BaseException) -> bool:
     """Another transaction was in the way: the same work may be tried again at once."""
-    return isinstance(error, DBAPIError) and sqlstate(error) in _RETRYABLE_SQLSTATES
+    return isinstance(error, Conflict) or (isinstance(error, DBAPIError) and sqlstate(error) in _RETRYABLE_SQLSTATES)
 
 
 def is_unavailable(error: BaseException) -> bool:

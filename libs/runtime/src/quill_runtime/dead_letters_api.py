@@ -21,7 +21,7 @@ def router(*, database: Database, outbox: Outbox, tokens: ApiTokens, clock: Cloc
     routes = APIRouter(prefix="/v1/dead-letters", tags=["dead letters"])
 
     @routes.get("")
-    async def list_waiting(
+    async def list_waiting(  # noqa: PLR0917 - FastAPI reads query parameters by name
         authorization: Annotated[str | None, Header()] = None,
         reason_code: str | None = None,
         subject: str | None = None,

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from quill_runtime.database import Transaction, sqlstate
+from quill_runtime.database import Conflict, Transaction, sqlstate
 from quill_runtime.tables import events as events_table
 
 UNIQUE_VIOLATION = "23505"
 STREAM_READ_MAX = 100_000
 
 
-class ConcurrentChange(Exception):
+class ConcurrentChange(Conflict):
     """Somebody else appended to the stream since it was read."""
 
 

@@ -1,7 +1,7 @@
 """Messages saved in the transaction that made them true, and the relay that brings them to Kafka.
 
-The relay asks for rows that exist, never for ids above the last one seen: a smaller id may commit later (reliability O1).
-A row is deleted once Kafka has confirmed it; a crash in between sends it twice, which readers forgive by revision.
+The relay asks for rows that exist, never for ids above the last one seen: a smaller id may commit later (reliability
+O1). A row is deleted once Kafka has confirmed it; a crash in between sends it twice, which readers forgive by revision.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Where each consumer group stands, kept with the data, and who may move it.
 
-Taking a partition raises its owner epoch; a write under an older epoch touches no row and the whole transaction is given
-up. So a zombie that was thought dead cannot commit anything (reliability A8, fault 22).
+Taking a partition raises its owner epoch; a write under an older epoch touches no row and the whole transaction is
+given up. So a zombie that was thought dead cannot commit anything (reliability A8, fault 22).
 """
 
 from collections.abc import Iterable, Mapping

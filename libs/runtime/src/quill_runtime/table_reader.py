@@ -109,5 +109,6 @@ class TableReader:
     def _take(self, record: Record) -> None:
         try:
             self._on_record(record)
-        except Exception as error:  # noqa: BLE001 - one bad row must not hide the others
-            log.error("table.row_refused", table=self.name, offset=record.offset, error=repr(error))
+        except Exception:
+            # One bad row must not hide the others.
+            log.exception("table.row_refused", table=self.name, offset=record.offset)
