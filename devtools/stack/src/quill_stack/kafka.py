@@ -134,7 +134,7 @@ class EmbeddedKafka:
         return [*argv, "-cp", f"{self._jars}/*"]
 
     def start(self) -> Child:
-        """Spawn the broker. The first that stops cleanly leaves an archive of its classes, which halves later starts."""
+        """Spawn the broker. The first clean stop leaves an archive of its classes, which halves later starts."""
         options = ["-Xmx512m"]
         if self._throwaway:
             options.append("-XX:TieredStopAtLevel=1")

@@ -69,7 +69,7 @@ def binaries() -> Path:
 
 
 class EmbeddedPostgres:
-    """One cluster in the state folder: ``prepare`` makes it, ``start`` spawns it, ``wait_ready`` waits for its answer."""
+    """One cluster in the state folder: ``prepare`` makes it, ``start`` spawns it, ``wait_ready`` waits for it."""
 
     name: Final = "Postgres"
 

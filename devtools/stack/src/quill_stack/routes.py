@@ -1,0 +1,32 @@
+"""Which service answers which path: the one table behind the gateway and behind the compose proxy's configuration.
+
+Every service is also reachable whole below its own name, so that health, metrics and dead letters of each have an
+address: ``/usage-ingest/health/ready`` is ``/health/ready`` of usage-ingest.
+"""
+
+from typing import Final
+
+PREFIXES: Final[dict[str, tuple[str, ...]]] = {
+    "usage-ingest": ("/api/usage", "/v1/usage"),
+    "quota-limiter": ("/v1/quota", "/v1/limits"),
+    "subscriptions": ("/api/billing", "/api/products-v2", "/v1/customers", "/v1/catalog"),
+    "invoicing": ("/v1/invoices", "/webhooks/stripe"),
+    "licensing": ("/v1/licenses", "/activation"),
+}
+
+PER_SERVICE: Final[tuple[str, ...]] = ("/health", "/metrics", "/v1/dead-letters", "/openapi.json")
+"""Paths that every service has, which only its own name can tell apart."""
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(prefix + "/")
+
+
+def find_service(path: str) -> tuple[str, str] | None:
+    """The service that answers ``path`` and the path it must be asked for, or ``None`` when nobody does."""
+    for service, prefixes in PREFIXES.items():
+        if any(_is_below(path, prefix) for prefix in prefixes):
+            return service, path
+        if _is_below(path, f"/{service}"):
+            return service, path.removeprefix(f"/{service}") or "/"
+    return None
