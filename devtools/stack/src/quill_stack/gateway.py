@@ -37,10 +37,12 @@ WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class Gateway:
     """An ASGI application that passes each request to the service that owns its path."""
 
-    def __init__(self, service_urls: Mapping[str, str]) -> None:
+    def __init__(self, service_urls: Mapping[str, str], *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._urls = {name: url.rstrip("/") for name, url in service_urls.items()}
         # Not from the environment: a proxy configured for the outside must not see loopback traffic.
-        self._client = httpx.AsyncClient(timeout=TIMEOUT, limits=CONNECTIONS, trust_env=False, follow_redirects=False)
+        self._client = httpx.AsyncClient(
+            timeout=TIMEOUT, limits=CONNECTIONS, trust_env=False, follow_redirects=False, transport=transport
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -120,7 +122,8 @@ async def _body(receive: Receive) -> AsyncIterator[bytes]:
 
 async def _answer(send: Send, status: int, document: Mapping[str, object], *, retry_after: int | None = None) -> None:
     body = json.dumps(document).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    kind = b"application/json" if status == 200 else b"application/problem+json"  # noqa: PLR2004
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     if retry_after is not None:
         headers.append((b"retry-after", str(retry_after).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -176,7 +176,7 @@ def create_database(url: str, name: str, *, template: str | None = None, keep: b
         ValueError: A name that would need quoting.
         asyncpg.DuplicateDatabaseError: It exists and ``keep`` is false.
     """
-    for identifier in filter(None, (name, template)):
+    for identifier in (name,) if template is None else (name, template):
         if not DATABASE_NAME.fullmatch(identifier):
             raise ValueError(f"not a plain database name: {identifier!r}")
 

@@ -75,8 +75,13 @@ class StateFolder:
         Raises:
             StackError: Another process holds it, or servers of a killed supervisor are still ending.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, PRIVATE)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, PRIVATE)
+        except OSError as error:
+            raise StackError(
+                f"cannot write to {self.path}: {error.strerror}", advice="set STACK_DIR to a folder of your own"
+            ) from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

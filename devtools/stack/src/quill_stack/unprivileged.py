@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from quill_stack.errors import StackError
 
-NOBODY = 65_534
-PROBE_SECONDS = 5
+NOBODY: Final = 65_534
+PROBE_SECONDS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,15 @@ class Disguise:
 ORDINARY = Disguise(prefix=(), owns_files=False)
 
 
-def _works(prefix: Sequence[str]) -> bool:
-    if shutil.which(prefix[0]) is None:
+AS_NOBODY: Final = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
+IN_NAMESPACE: Final = ("unshare", "-U", f"--map-user={NOBODY}", f"--map-group={NOBODY}")
+
+
+def _succeeds(*argv: str) -> bool:
+    if shutil.which(argv[0]) is None:
         return False
-    probe = subprocess.run(
-        [*prefix, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS, check=False
-    )
-    return probe.returncode == 0
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS, check=False)
+    return done.returncode == 0
 
 
 @cache
@@ -55,12 +58,10 @@ def disguise(*, namespaces: bool = True) -> Disguise:
     """
     if os.geteuid() != 0:
         return ORDINARY
-    in_namespace = ("unshare", "-U", f"--map-user={NOBODY}", f"--map-group={NOBODY}")
-    if namespaces and _works(in_namespace):
-        return Disguise(prefix=in_namespace, owns_files=False)
-    as_nobody = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
-    if _works(as_nobody):
-        return Disguise(prefix=as_nobody, owns_files=True)
+    if namespaces and _succeeds(*IN_NAMESPACE, "true"):
+        return Disguise(prefix=IN_NAMESPACE, owns_files=False)
+    if _succeeds(*AS_NOBODY, "true"):
+        return Disguise(prefix=AS_NOBODY, owns_files=True)
     raise StackError(
         "Postgres does not run as root, and neither unshare nor setpriv can make it an ordinary user here",
         advice="run as an ordinary user, or set DATABASE_URL to a running Postgres",
@@ -75,7 +76,7 @@ def hand_over(folder: Path) -> None:
     """
     for path in [folder, *folder.rglob("*")]:
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-    if not _works(("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "ls", str(folder))):
+    if not _succeeds(*AS_NOBODY, "test", "-r", str(folder)):
         raise StackError(
             f"uid {NOBODY} cannot enter {folder}: a folder above is closed to others, and user namespaces are refused",
             advice="set STACK_DIR to a folder that everybody may enter, for example below /var/tmp",

@@ -90,14 +90,15 @@ def ensure_jars(cache: Path, progress: Progress, *, jars: Sequence[Jar] | None =
     """
     wanted = frozen_manifest() if jars is None else jars
     folder = cache / f"kafka-{KAFKA_VERSION}" / "libs"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / "lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            with progress.step(f"Fetching Apache Kafka {KAFKA_VERSION} ({len(wanted)} jars, about 45 MB, once)"):
-                _download(folder, wanted)
-        elif wrong := differences(folder, wanted):
-            raise _refused(folder, wrong)
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (folder.parent / "lock").open("w") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                with progress.step(f"Fetching Apache Kafka {KAFKA_VERSION} ({len(wanted)} jars, about 45 MB, once)"):
+                    _download(folder, wanted)
+    if wrong := differences(folder, wanted):
+        raise _refused(folder, wrong)
     return folder
 
 
