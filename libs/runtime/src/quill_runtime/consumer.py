@@ -169,8 +169,10 @@ class Consumer(Generic[M]):
         )
 
     async def _on_batch(self, message: KafkaMessage) -> None:
-        records = [_record(raw) for raw in cast("tuple[ConsumerRecord, ...]", message.raw_message)]
         async with self._busy:
+            records = self._not_settled(cast("tuple[ConsumerRecord, ...]", message.raw_message))
+            if not records:
+                return
             started = time.monotonic()
             try:
                 await self._apply_and_settle(records)
@@ -188,6 +190,15 @@ class Consumer(Generic[M]):
             for partition, lag in self.lag().items():
                 CONSUMER_LAG.labels(partition.topic, partition.number).set(lag)
 
+    def _not_settled(self, raw_records: Sequence[ConsumerRecord]) -> list[Record]:
+        """Without what this process has settled already: a fetch begun before the seek hands it out again."""
+        records = []
+        for raw in raw_records:
+            ownership = self._owned.get(Partition(raw.topic, raw.partition))
+            if ownership is None or raw.offset >= ownership.settled_offset:
+                records.append(_record(raw))
+        return records
+
     async def _apply_and_settle(self, records: Sequence[Record]) -> None:
         now = self._clock.now()
         decoded: list[Received[M]] = []
@@ -203,6 +214,8 @@ class Consumer(Generic[M]):
         for record in records:
             partition = Partition(record.topic, record.partition)
             self._settled_pending[partition] = max(self._settled_pending.get(partition, 0), record.offset + 1)
+            if (ownership := self._owned.get(partition)) is not None:
+                ownership.settled_offset = max(ownership.settled_offset, record.offset + 1)
         await self._hint_kafka()
 
     async def _apply_isolating(

@@ -1,0 +1,328 @@
+"""Each hazard of reliability.md section 1 that Quill closes, shown on real Kafka and Postgres."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from quill_runtime import dead_letters, positions
+from quill_runtime.clock import SystemClock
+from quill_runtime.consumer import Consumer
+from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
+from quill_runtime.database import Database, Transaction
+from quill_runtime.outbox import Outbox, OutboxRelay
+from quill_runtime.positions import Partition
+from quill_runtime.publisher import KafkaPublisher
+from quill_runtime.watchdog import EXIT_STUCK, Watchdog, stuck_reason
+from sqlalchemy import text
+
+pytestmark = pytest.mark.integration
+
+
+def decode(record: Record) -> dict[str, Any]:
+    value = orjson.loads(record.value or b"")
+    if not isinstance(value, dict):
+        raise Rejected("not_an_object", "the value must be a JSON object", attribute="value")
+    return value
+
+
+@dataclass
+class Effects:
+    """Counts how often each number was applied and followed up; fails on request."""
+
+    database: Database
+    failures: list[Exception] = field(default_factory=list)
+    follow_up_failures: list[Exception] = field(default_factory=list)
+    followed_up: list[int] = field(default_factory=list)
+    batches: list[list[tuple[int, int]]] = field(default_factory=list)
+    before_commit: Callable[[Transaction], Awaitable[None]] | None = None
+
+    async def create(self) -> None:
+        async with self.database.begin() as transaction:
+            await transaction.connection.execute(text("create table effects (number int, applications int)"))
+            await transaction.connection.execute(text("create unique index on effects (number)"))
+
+    async def apply(
+        self, transaction: Transaction, received: Sequence[Received[dict[str, Any]]], _now: datetime
+    ) -> FollowUp:
+        self.batches.append([(item.record.partition, item.record.offset) for item in received])
+        for item in received:
+            if item.message.get("bad"):
+                raise Rejected("bad_number", "the number is bad", attribute="number", subject="someone")
+            await transaction.connection.execute(
+                text(
+                    "insert into effects values (:n, 1) on conflict (number)"
+                    " do update set applications = effects.applications + 1"
+                ),
+                {"n": item.message["number"]},
+            )
+        if self.before_commit is not None:
+            await self.before_commit(transaction)
+        if self.failures:
+            raise self.failures.pop()
+        numbers = [item.message["number"] for item in received]
+
+        async def follow_up() -> None:
+            if self.follow_up_failures:
+                raise self.follow_up_failures.pop()
+            self.followed_up.extend(numbers)
+
+        return follow_up
+
+    async def counts(self) -> dict[int, int]:
+        async with self.database.begin() as transaction:
+            rows = await transaction.connection.execute(text("select number, applications from effects"))
+            return {row.number: row.applications for row in rows}
+
+    async def reach(self, total: int) -> dict[int, int]:
+        async with asyncio.timeout(40):
+            while len(counts := await self.counts()) < total:
+                await asyncio.sleep(0.05)
+        return counts
+
+
+@pytest.fixture
+async def effects(database: Database) -> Effects:
+    made = Effects(database)
+    await made.create()
+    return made
+
+
+def consumer_of(effects: Effects, topic: str, bootstrap_servers: str, *, max_records: int = 500) -> Consumer[Any]:
+    return Consumer(
+        Consumption(topic=topic, group="test", decode=decode, apply=effects.apply, max_records=max_records),
+        bootstrap_servers=bootstrap_servers,
+        database=effects.database,
+        outbox=Outbox(),
+        clock=SystemClock(),
+        group_prefix=f"{topic}.",
+    )
+
+
+@asynccontextmanager
+async def running(consumer: Consumer[Any]) -> AsyncIterator[Consumer[Any]]:
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def produce(
+    bootstrap_servers: str,
+    topic: str,
+    values: Sequence[bytes],
+    *,
+    headers: Sequence[tuple[str, bytes]] = (),
+    partitions: int = 1,
+) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers)
+    await producer.start()
+    try:
+        for index, value in enumerate(values):
+            await producer.send_and_wait(
+                topic, value, key=str(index).encode(), partition=index % partitions, headers=list(headers)
+            )
+    finally:
+        await producer.stop()
+
+
+def numbers(start: int, stop: int) -> list[bytes]:
+    return [orjson.dumps({"number": n}) for n in range(start, stop)]
+
+
+async def test_a_lost_kafka_commit_changes_nothing_since_positions_are_kept_with_the_data(kafka, effects):
+    topic = kafka.fresh_topic()
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 30))
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)) as consumer:
+        await effects.reach(30)
+        await consumer._flush_settled()
+        group = consumer.group
+    rival = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=group, enable_auto_commit=False)
+    await rival.start()
+    rival.assign([TopicPartition(topic, 0)])
+    await rival.commit({TopicPartition(topic, 0): 0})
+    await rival.stop()
+    await produce(kafka.bootstrap_servers, topic, numbers(30, 40))
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
+        counts = await effects.reach(40)
+    assert set(counts.values()) == {1}, "the group's Kafka offset went back to 0, and yet nothing was applied twice"
+
+
+async def test_a_failure_before_the_commit_of_a_batch_over_two_partitions_loses_neither(kafka, effects):
+    topic = kafka.fresh_topic(partitions=2)
+    effects.failures = [ConnectionError("the database went away")]
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 40), partitions=2)
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
+        counts = await effects.reach(40)
+    assert set(counts.values()) == {1}
+    assert {partition for partition, _ in effects.batches[0]} == {0, 1}, "the failed batch must have spanned both"
+
+
+async def test_a_database_that_is_away_pauses_the_consumer_and_parks_nothing(kafka, effects):
+    topic = kafka.fresh_topic()
+    effects.failures = [ConnectionError("away") for _ in range(3)]
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 5))
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
+        assert set((await effects.reach(5)).values()) == {1}
+    async with effects.database.begin() as transaction:
+        assert await dead_letters.waiting(transaction) == []
+
+
+async def test_poison_is_parked_with_its_bytes_and_reason_and_everything_around_it_is_applied(kafka, effects):
+    topic = kafka.fresh_topic()
+    dead = topic + ".dead"
+    kafka.create_topics({dead: 1})
+    values = numbers(0, 60)
+    values[10] = b"\xff\xfe not json"
+    values[20] = orjson.dumps({"number": 20, "bad": True})
+    values[30] = b"[1, 2]"
+    values[40] = orjson.dumps({"no_number": 1})
+    await produce(kafka.bootstrap_servers, topic, values)
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)) as consumer:
+        counts = await effects.reach(56)
+        async with asyncio.timeout(20):
+            while True:
+                async with effects.database.begin() as transaction:
+                    parked = await dead_letters.waiting(transaction)
+                    standing = await positions.positions(transaction, group=consumer.group)
+                if standing[Partition(topic, 0)].applied_offset == 60:
+                    break
+                await asyncio.sleep(0.05)
+    assert set(counts.values()) == {1}
+    assert {(letter.offset, letter.reason_code) for letter in parked} == {
+        (10, "cannot_apply"),
+        (20, "bad_number"),
+        (30, "not_an_object"),
+        (40, "cannot_apply"),
+    }
+    by_offset = {letter.offset: letter for letter in parked}
+    assert by_offset[10].value == values[10]
+    assert (by_offset[20].attribute, by_offset[20].subject) == ("number", "someone")
+    publisher = KafkaPublisher(kafka.bootstrap_servers)
+    await publisher.start()
+    relay = OutboxRelay(database=effects.database, outbox=Outbox(), publisher=publisher)
+    assert await relay.drain() == 4, "each parked record is announced once on the dead topic"
+    await publisher.stop()
+
+
+async def test_a_replayed_dead_letter_comes_back_with_its_exact_bytes(kafka, effects):
+    topic = kafka.fresh_topic()
+    kafka.create_topics({topic + ".dead": 1})
+    await produce(kafka.bootstrap_servers, topic, [orjson.dumps({"number": 7, "bad": True})])
+    outbox = Outbox()
+    publisher = KafkaPublisher(kafka.bootstrap_servers)
+    await publisher.start()
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
+        async with asyncio.timeout(20):
+            while True:
+                async with effects.database.begin() as transaction:
+                    if letters := await dead_letters.waiting(transaction):
+                        await dead_letters.replay(transaction, outbox=outbox, letters=letters, now=SystemClock().now())
+                        break
+                await asyncio.sleep(0.05)
+        await OutboxRelay(database=effects.database, outbox=outbox, publisher=publisher).drain()
+        async with asyncio.timeout(20):
+            while True:
+                async with effects.database.begin() as transaction:
+                    letters = await dead_letters.waiting(transaction, include_replayed=True)
+                if len(letters) == 2:
+                    break
+                await asyncio.sleep(0.05)
+    await publisher.stop()
+    first, second = letters
+    assert first.value == second.value
+    assert first.replays == 1
+    assert second.headers["quill-replay-of"] == str(first.id)
+
+
+async def test_a_header_that_is_not_utf8_does_not_skip_its_record(kafka, effects):
+    topic = kafka.fresh_topic()
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 3), headers=[("trace", b"\xff\xfe"), ("empty", b"")])
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
+        assert set((await effects.reach(3)).values()) == {1}
+
+
+async def test_follow_up_work_that_failed_is_repeated_and_never_skipped(kafka, effects):
+    topic = kafka.fresh_topic()
+    effects.follow_up_failures = [ConnectionError("kafka is away")]
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 5))
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
+        async with asyncio.timeout(20):
+            while set(effects.followed_up) != set(range(5)):
+                await asyncio.sleep(0.05)
+
+
+async def test_a_crash_between_commit_and_follow_up_is_healed_by_redelivery(kafka, effects):
+    topic = kafka.fresh_topic()
+    effects.follow_up_failures = [ConnectionError("kafka is away") for _ in range(1000)]
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 5))
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
+        await effects.reach(5)
+    effects.follow_up_failures.clear()
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
+        async with asyncio.timeout(20):
+            while set(effects.followed_up) != set(range(5)):
+                await asyncio.sleep(0.05)
+
+
+async def test_a_zombie_commits_nothing_once_another_member_owns_the_partition(kafka, effects):
+    topic = kafka.fresh_topic()
+    consumer = consumer_of(effects, topic, kafka.bootstrap_servers)
+    stolen = asyncio.Event()
+
+    async def steal(_transaction: Transaction) -> None:
+        if stolen.is_set():
+            return
+        stolen.set()
+        task = asyncio.create_task(take_over())
+        await asyncio.sleep(0)
+        tasks.append(task)
+
+    async def take_over() -> None:
+        async with effects.database.begin() as transaction:
+            await positions.take(transaction, group=consumer.group, partitions=[Partition(topic, 0)])
+
+    tasks: list[asyncio.Task[None]] = []
+    async with running(consumer):
+        await asyncio.sleep(1)
+        effects.before_commit = steal
+        await produce(kafka.bootstrap_servers, topic, numbers(0, 1))
+        await asyncio.wait_for(stolen.wait(), 20)
+        await asyncio.gather(*tasks)
+        first = await effects.reach(1)
+        await produce(kafka.bootstrap_servers, topic, numbers(1, 3))
+        await asyncio.sleep(1.5)
+        assert await effects.counts() == first, "after the take-over the old owner's batches must not land"
+
+
+async def test_the_watchdog_ends_the_process_when_the_fetch_task_has_died(kafka, effects):
+    topic = kafka.fresh_topic()
+    codes: list[int] = []
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)) as consumer:
+        watchdog = Watchdog([consumer], end=codes.append)
+        await watchdog.start()
+        await asyncio.sleep(0.5)
+        assert stuck_reason(consumer, monotonic_now=consumer.last_progress) is None
+        consumer.kafka._fetcher._fetch_task.cancel()
+        async with asyncio.timeout(10):
+            while not codes:
+                await asyncio.sleep(0.1)
+        await watchdog.stop()
+    assert set(codes) == {EXIT_STUCK}
+
+
+async def test_the_watchdog_notices_records_behind_and_none_handed_out(kafka, effects):
+    topic = kafka.fresh_topic()
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 3))
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)) as consumer:
+        await effects.reach(3)
+        ownership = consumer._owned[Partition(topic, 0)]
+        ownership.applied_offset = 1
+        later = consumer.last_progress + 31
+        assert "behind" in str(stuck_reason(consumer, monotonic_now=later))
