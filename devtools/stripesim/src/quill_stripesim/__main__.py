@@ -1,0 +1,31 @@
+"""`python -m quill_stripesim serve --port 12111`: a Stripe on loopback."""
+
+import argparse
+from pathlib import Path
+
+from quill_stripesim.app import Settings
+from quill_stripesim.serving import serve
+
+
+def main() -> None:
+    """Reads the command line and serves until told to stop."""
+    parser = argparse.ArgumentParser(prog="quill-stripesim", description="A stateful Stripe on loopback.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serving = commands.add_parser("serve", help="serve on 127.0.0.1 until stopped")
+    serving.add_argument("--port", type=int, required=True, help="port on loopback")
+    serving.add_argument("--webhook-url", help="endpoint that hears every event")
+    serving.add_argument("--webhook-secret", help="its signing secret (whsec_…)")
+    serving.add_argument("--state", type=Path, help="file that keeps the state over a kill")
+    serving.add_argument("--clock-file", type=Path, help="file holding the seconds to add to the system clock")
+    chosen = parser.parse_args()
+    settings = Settings(
+        state_file=chosen.state,
+        clock_file=chosen.clock_file,
+        webhook_url=chosen.webhook_url,
+        webhook_secret=chosen.webhook_secret,
+    )
+    serve(settings, port=chosen.port)
+
+
+if __name__ == "__main__":
+    main()
