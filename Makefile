@@ -5,7 +5,7 @@ PACKAGES := $(subst -,_,$(notdir $(patsubst %/pyproject.toml,%,$(wildcard libs/*
 	apps/*/pyproject.toml devtools/*/pyproject.toml))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test check bench clean
+.PHONY: help demo up down status secrets test check bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ down: ## stop what `make up` runs
 
 status: ## say what runs and whether it is ready
 	@$(RUN) python -m quill_stack status
+
+secrets: ## print new secrets as an env file for docker compose
+	@$(RUN) python -m quill_stack secrets
 
 test: ## all tests, on real Kafka, Postgres and Redis (ARGS="-k name" chooses)
 	@$(RUN) python -m pytest $(ARGS)

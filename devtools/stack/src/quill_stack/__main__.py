@@ -1,7 +1,8 @@
-"""``python -m quill_stack up|down|status|stores``: the local system in the foreground, and questions about it."""
+"""``python -m quill_stack up|down|status|stores|secrets``: the local system, and questions about it."""
 
 import argparse
 import os
+import secrets
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Final
 
 import httpx
 
+from quill_stack.components import Secrets
 from quill_stack.errors import StackError
 from quill_stack.progress import Progress
 from quill_stack.state_folder import StateFolder, default_state_folder
@@ -137,7 +139,18 @@ def status(state_dir: Path) -> int:
     return 0 if well else 1
 
 
-COMMANDS: Final = {"up": up, "down": down, "status": status, "stores": run_stores}
+def print_secrets(_state_dir: Path) -> int:
+    """Print new secrets as an env file for docker compose. The operator's token itself is a comment in it."""
+    kept = Secrets.fresh()
+    print(f"# operator token: {kept.operator_token}")
+    print(f"QUILL_API_TOKENS={kept.api_tokens}")
+    print(f"QUILL_SEALING_KEYS={kept.sealing_keys}")
+    print(f"STRIPE_WEBHOOK_SECRET={kept.stripe_webhook_secret}")
+    print(f"POSTGRES_PASSWORD={secrets.token_urlsafe(24)}")
+    return 0
+
+
+COMMANDS: Final = {"up": up, "down": down, "status": status, "stores": run_stores, "secrets": print_secrets}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,22 +38,32 @@ def module_name(service: str) -> str:
     return "quill_" + service.replace("-", "_")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Secrets:
-    """Made at the first start of a state folder, the same ever after."""
+    """What services share and nobody else may know."""
 
     sealing_keys: str
     operator_token: str
     stripe_webhook_secret: str
 
     @classmethod
-    def of(cls, state: StateFolder) -> "Secrets":
-        """Read them, or make them."""
+    def fresh(cls) -> "Secrets":
+        """New ones."""
         key = base64.urlsafe_b64encode(secrets.token_bytes(SEALING_KEY_BYTES)).decode().rstrip("=")
         return cls(
-            sealing_keys=state.kept_secret("sealing", f"local1:{key}"),
-            operator_token=state.kept_secret("operator", f"quill_op_{secrets.token_urlsafe(24)}"),
-            stripe_webhook_secret=state.kept_secret("stripe-webhook", f"whsec_{secrets.token_urlsafe(24)}"),
+            sealing_keys=f"local1:{key}",
+            operator_token=f"quill_op_{secrets.token_urlsafe(24)}",
+            stripe_webhook_secret=f"whsec_{secrets.token_urlsafe(24)}",
+        )
+
+    @classmethod
+    def of(cls, state: StateFolder) -> "Secrets":
+        """Those of a state folder, made when it has none."""
+        fresh = cls.fresh()
+        return cls(
+            sealing_keys=state.kept_secret("sealing", fresh.sealing_keys),
+            operator_token=state.kept_secret("operator", fresh.operator_token),
+            stripe_webhook_secret=state.kept_secret("stripe-webhook", fresh.stripe_webhook_secret),
         )
 
     @property

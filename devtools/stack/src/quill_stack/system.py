@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from quill_contracts.topics import TOPICS
+from quill_contracts.topics import DAY_MS, TOPICS
 
 from quill_stack.components import SERVICES, Component, Secrets, module_name, plan
 from quill_stack.errors import StackError
@@ -88,7 +88,8 @@ class System:
                 }
                 for name, part in self._parts.items()
             }
-        databases = {name: self.components[name].environment["DATABASE_URL"] for name in SERVICES}
+        settings = {name: component.environment for name, component in self.components.items()}
+        databases = {name: own["DATABASE_URL"] for name, own in settings.items() if "DATABASE_URL" in own}
         stripe = self.components.get("stripesim")
         return {
             "supervisor_pid": os.getpid(),
@@ -306,9 +307,10 @@ def running_system(
 
 
 def all_topics() -> list[TopicSpec]:
-    """Every registered topic and its dead-letter companion, which keeps what is parked as long as a log."""
+    """Every registered topic, and the companion that announces what its readers parked."""
     topics = [TopicSpec(topic.name, topic.partitions, topic.config) for topic in TOPICS]
-    return topics + [TopicSpec(topic.dead, 1, {"cleanup.policy": "delete"}) for topic in TOPICS]
+    announcements = {"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS)}
+    return topics + [TopicSpec(topic.dead, 1, announcements) for topic in TOPICS]
 
 
 def _migrate(services: Sequence[Component]) -> None:
