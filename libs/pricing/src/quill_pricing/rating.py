@@ -1,0 +1,185 @@
+"""Rating: a price times a quantity, as money with the lines that explain it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from quill_pricing.money import Money
+from quill_pricing.price import FlatPrice, GraduatedPrice, PackagePrice, PerUnitPrice, Price, VolumePrice
+from quill_pricing.quantity import check_quantity
+from quill_pricing.rounding import to_minor_units
+from quill_pricing.unit_amount import UnitAmount, exact_decimal_string, sub_units_of
+
+LineKind = Literal["tier", "flat_fee", "package", "unit", "flat"]
+
+
+@dataclass(frozen=True, slots=True)
+class RatedLine:
+    """One explained amount. On every line ``quantity`` x ``unit_amount`` is exactly ``exact_amount``.
+
+    Attributes:
+        kind: ``tier`` units in a tier, ``flat_fee`` the flat amount of a tier reached, ``package`` packages begun,
+            ``unit`` units at one price, ``flat`` the amount of a flat price.
+        tier_index: the tier from 0; None for a price without tiers.
+        first_unit: the first unit of the period that the line pays for, from 1; None for a fee.
+        last_unit: the last one, inclusive; None for a fee.
+        quantity: what is multiplied: units, packages (kind ``package``), or 1 for a fee.
+        unit_amount: exact decimal string in major units.
+        exact_amount: before rounding; exact decimal string in major units.
+        amount: ``exact_amount`` rounded half up, once (L11).
+    """
+
+    kind: LineKind
+    tier_index: int | None
+    first_unit: int | None
+    last_unit: int | None
+    quantity: int
+    unit_amount: str
+    exact_amount: str
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What a quantity costs, and why. ``total`` is the sum of the rounded lines (L11)."""
+
+    quantity: int
+    currency: str
+    lines: tuple[RatedLine, ...]
+    total: Money
+
+
+def rate(*, price: Price, quantity: int) -> Rating:
+    """Price a quantity, with one line per tier reached and one per flat amount of a tier reached (L11).
+
+    A tier is reached by its first unit, so quantity 0 makes no line and owes nothing; Stripe has been seen to write a
+    line of quantity 0 there, which is why a comparison must accept both. A flat price is owed whatever the quantity.
+
+    Raises:
+        InvalidQuantity: the quantity is not a whole number of 0 or more.
+    """
+    check_quantity(quantity)
+    lines = tuple(_lines(price, quantity))
+    total = Money.sum_of((line.amount for line in lines), price.currency)
+    return Rating(quantity=quantity, currency=price.currency, lines=lines, total=total)
+
+
+def amount_minor(price: Price, quantity: int) -> int:
+    """The total of ``rate`` in minor units, without its lines: one search and one multiplication.
+
+    Raises:
+        InvalidQuantity: the quantity is not a whole number of 0 or more.
+    """
+    check_quantity(quantity)
+    match price:
+        case FlatPrice():
+            return price.amount.amount_minor
+        case PerUnitPrice():
+            return _units_minor(quantity, price.unit_amount, price.currency)
+        case PackagePrice():
+            return _packages(quantity, price.package_size) * price.package_amount.amount_minor
+        case GraduatedPrice() if quantity > 0:
+            index = price.schedule.index_of(quantity)
+            inside = quantity - price.schedule.floors[index]
+            in_tier_minor = _units_minor(inside, price.tiers[index].unit_amount, price.currency)
+            return price.schedule.owed_on_entry_minor[index] + in_tier_minor
+        case VolumePrice() if quantity > 0:
+            tier = price.tiers[price.schedule.index_of(quantity)]
+            flat_minor = 0 if tier.flat_amount is None else tier.flat_amount.amount_minor
+            return flat_minor + _units_minor(quantity, tier.unit_amount, price.currency)
+        case GraduatedPrice() | VolumePrice():
+            return 0
+        case _:
+            assert_never(price)
+
+
+def _lines(price: Price, quantity: int) -> Iterator[RatedLine]:
+    match price:
+        case FlatPrice():
+            yield _fee_line("flat", None, price.amount)
+        case PerUnitPrice():
+            if quantity > 0:
+                yield _units_line("unit", (1, quantity), price.unit_amount, price.currency, tier_index=None)
+        case PackagePrice():
+            if quantity > 0:
+                yield _package_line(price, quantity)
+        case GraduatedPrice():
+            yield from _graduated_lines(price, quantity)
+        case VolumePrice():
+            if quantity > 0:
+                index = price.schedule.index_of(quantity)
+                yield from _tier_lines(price, index, 1, quantity)
+        case _:
+            assert_never(price)
+
+
+def _graduated_lines(price: GraduatedPrice, quantity: int) -> Iterator[RatedLine]:
+    for index, (tier, floor) in enumerate(zip(price.tiers, price.schedule.floors, strict=True)):
+        if quantity <= floor:
+            return
+        last_unit = quantity if tier.up_to is None else min(quantity, tier.up_to)
+        yield from _tier_lines(price, index, floor + 1, last_unit)
+
+
+def _tier_lines(
+    price: GraduatedPrice | VolumePrice, index: int, first_unit: int, last_unit: int
+) -> Iterator[RatedLine]:
+    tier = price.tiers[index]
+    units = (first_unit, last_unit)
+    yield _units_line("tier", units, tier.unit_amount, price.currency, tier_index=index)
+    if tier.flat_amount is not None:
+        yield _fee_line("flat_fee", index, tier.flat_amount)
+
+
+def _units_line(
+    kind: LineKind, units: tuple[int, int], unit_amount: UnitAmount, currency: str, *, tier_index: int | None
+) -> RatedLine:
+    first_unit, last_unit = units
+    quantity = last_unit - first_unit + 1
+    return RatedLine(
+        kind=kind,
+        tier_index=tier_index,
+        first_unit=first_unit,
+        last_unit=last_unit,
+        quantity=quantity,
+        unit_amount=unit_amount.to_decimal_string(),
+        exact_amount=exact_decimal_string(quantity * unit_amount.scaled),
+        amount=Money(_units_minor(quantity, unit_amount, currency), currency),
+    )
+
+
+def _package_line(price: PackagePrice, quantity: int) -> RatedLine:
+    packages = _packages(quantity, price.package_size)
+    amount = Money(packages * price.package_amount.amount_minor, price.currency)
+    return RatedLine(
+        kind="package",
+        tier_index=None,
+        first_unit=1,
+        last_unit=quantity,
+        quantity=packages,
+        unit_amount=price.package_amount.to_decimal_string(),
+        exact_amount=amount.to_decimal_string(),
+        amount=amount,
+    )
+
+
+def _fee_line(kind: LineKind, tier_index: int | None, amount: Money) -> RatedLine:
+    return RatedLine(
+        kind=kind,
+        tier_index=tier_index,
+        first_unit=None,
+        last_unit=None,
+        quantity=1,
+        unit_amount=amount.to_decimal_string(),
+        exact_amount=amount.to_decimal_string(),
+        amount=amount,
+    )
+
+
+def _units_minor(quantity: int, unit_amount: UnitAmount, currency: str) -> int:
+    return to_minor_units(quantity * unit_amount.scaled, sub_units=sub_units_of(currency))
+
+
+def _packages(quantity: int, package_size: int) -> int:
+    """Packages begun: division rounded up. Counting packages is not rounding money."""
+    return -(-quantity // package_size)
