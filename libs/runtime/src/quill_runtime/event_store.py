@@ -41,12 +41,23 @@ class StoredEvent:
     occurred_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Events to add to one stream after its version ``expected_version``."""
+
+    stream: str
+    expected_version: int
+    events: Sequence[NewEvent]
+
+
 class EventStream(Protocol):
     """Reading and appending, on Postgres or in memory."""
 
     async def read(self, stream: str, *, as_of: datetime | None = None) -> list[StoredEvent]: ...
 
     async def append(self, stream: str, *, expected_version: int, events: Sequence[NewEvent]) -> int: ...
+
+    async def append_all(self, appends: Sequence[Append]) -> None: ...
 
 
 class PostgresEventStream:
@@ -71,26 +82,36 @@ class PostgresEventStream:
         Raises:
             ConcurrentChange: the stream has moved on; the transaction must be given up.
         """
-        if not events:
-            return expected_version
+        await self.append_all([Append(stream, expected_version, events)])
+        return expected_version + len(events)
+
+    async def append_all(self, appends: Sequence[Append]) -> None:
+        """Add to many streams in one statement.
+
+        Raises:
+            ConcurrentChange: one of the streams has moved on; the transaction must be given up.
+        """
         rows = [
             {
-                "stream": stream,
-                "version": expected_version + number,
+                "stream": append.stream,
+                "version": append.expected_version + number,
                 "type": event.type,
                 "data": dict(event.data),
                 "actor": event.actor,
                 "occurred_at": event.occurred_at,
             }
-            for number, event in enumerate(events, start=1)
+            for append in appends
+            for number, event in enumerate(append.events, start=1)
         ]
+        if not rows:
+            return
         try:
             await self._transaction.connection.execute(insert(events_table), rows)
         except IntegrityError as error:
             if sqlstate(error) == UNIQUE_VIOLATION:
-                raise ConcurrentChange(f"{stream} is past version {expected_version}") from error
+                named = ", ".join(f"{append.stream} past {append.expected_version}" for append in appends[:3])
+                raise ConcurrentChange(f"a stream has moved on: {named}") from error
             raise
-        return expected_version + len(events)
 
 
 class MemoryEventStream:
@@ -111,3 +132,7 @@ class MemoryEventStream:
                 StoredEvent(stream, len(stored) + 1, event.type, dict(event.data), event.actor, event.occurred_at)
             )
         return expected_version + len(events)
+
+    async def append_all(self, appends: Sequence[Append]) -> None:
+        for append in appends:
+            await self.append(append.stream, expected_version=append.expected_version, events=append.events)
