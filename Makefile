@@ -26,6 +26,7 @@ secrets: ## print new secrets as an env file for docker compose
 	@$(RUN) python -m quill_stack secrets
 
 test: ## all tests, on real Kafka, Postgres and Redis (ARGS="-k name" chooses)
+	@$(RUN) python -m quill_stack fetch
 	@$(RUN) python -m pytest $(ARGS)
 
 check: ## formatting, lint, types and import rules

@@ -1,4 +1,4 @@
-"""``python -m quill_stack up|down|status|stores|secrets``: the local system, and questions about it."""
+"""``python -m quill_stack COMMAND``: the local system in the foreground, and questions about it."""
 
 import argparse
 import os
@@ -17,7 +17,7 @@ from quill_stack.components import Secrets
 from quill_stack.errors import StackError
 from quill_stack.progress import Progress
 from quill_stack.state_folder import StateFolder, default_state_folder
-from quill_stack.stores import describe, start_stores
+from quill_stack.stores import describe, fetch, start_stores
 from quill_stack.system import System, running_system
 
 DOWN_SECONDS: Final = 60.0
@@ -126,11 +126,10 @@ def status(state_dir: Path) -> int:
     print(f"supervisor {holder}, {env.get('base_url', 'stores only')}")
     well = True
     for name, part in sorted(env.get("parts", {}).items()):
-        if name == "mail":
+        if part["ready_url"] is None:
             continue
-        path = "/health/live" if name in {"gateway", "stripesim"} else "/health/ready"
         try:
-            answer = httpx.get(part["url"] + path, timeout=PROBE_SECONDS, trust_env=False)
+            answer = httpx.get(part["ready_url"], timeout=PROBE_SECONDS, trust_env=False)
             ready = "ready" if answer.is_success else f"not ready: {answer.text[:200]}"
         except httpx.HTTPError as error:
             ready = f"does not answer: {error!r}"
@@ -150,7 +149,20 @@ def print_secrets(_state_dir: Path) -> int:
     return 0
 
 
-COMMANDS: Final = {"up": up, "down": down, "status": status, "stores": run_stores, "secrets": print_secrets}
+def fetch_downloads(_state_dir: Path) -> int:
+    """Download what the embedded stores need and this machine lacks."""
+    fetch(Progress())
+    return 0
+
+
+COMMANDS: Final = {
+    "up": up,
+    "down": down,
+    "status": status,
+    "stores": run_stores,
+    "secrets": print_secrets,
+    "fetch": fetch_downloads,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

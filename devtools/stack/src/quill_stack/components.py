@@ -88,6 +88,10 @@ class Component:
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
 
+    @property
+    def ready_url(self) -> str | None:
+        return None if self.ready_path is None else self.url + self.ready_path
+
     def argv(self, *arguments: str) -> list[str]:
         """The command line; ``arguments`` replace the usual ones."""
         return [sys.executable, "-m", self.module, *(arguments or self.arguments)]
@@ -131,15 +135,17 @@ def plan(
         simulator = Component(
             name="stripesim",
             module="quill_stripesim",
-            arguments=("serve",),
-            environment={
-                "HTTP_HOST": HOST,
-                "HTTP_PORT": str(chosen["stripesim"]),
-                "STRIPESIM_WEBHOOK_URL": f"http://{HOST}:{chosen['invoicing']}/webhooks/stripe",
-                "STRIPESIM_WEBHOOK_SECRET": kept.stripe_webhook_secret,
-            },
+            arguments=(
+                "serve",
+                f"--port={chosen['stripesim']}",
+                f"--webhook-url=http://{HOST}:{chosen['invoicing']}/webhooks/stripe",
+                f"--webhook-secret={kept.stripe_webhook_secret}",
+                f"--state={stores.state.path / 'stripesim.json'}",
+                *([f"--clock-file={clock_file}"] if clock_file else []),
+            ),
+            environment={},
             port=chosen["stripesim"],
-            ready_path="/health/live",
+            ready_path="/_control/state",
         )
         stand_ins.append(simulator)
         invoicing |= {"STRIPE_API_KEY": SIMULATED_STRIPE_KEY, "STRIPE_API_BASE": simulator.url}

@@ -7,6 +7,7 @@ import itertools
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,24 +15,26 @@ import pytest
 import redis
 
 from quill_stack.kafka import TopicSpec
+from quill_stack.progress import Progress
 from quill_stack.stores import Stores, describe, start_stores
 
 LAST_REDIS_DATABASE = 15
 NAMES = itertools.count(1)
 RUN = secrets.token_hex(4)
 
-_STORES = pytest.StashKey[Stores]()
-
 
 @pytest.fixture(scope="session")
 def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
     """Kafka, Postgres and Redis, started for this session in a temporary folder, or those of the environment."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
     with (
         tempfile.TemporaryDirectory(prefix="quill-test-", ignore_cleanup_errors=True) as folder,
-        start_stores(Path(folder), throwaway=True) as started,
+        ExitStack() as cleanup,
     ):
-        request.config.stash[_STORES] = started
-        request.config.get_terminal_writer().line("\n" + "\n".join(describe(started)))
+        # A start takes seconds, so the person who waits must see it.
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
+            started = cleanup.enter_context(start_stores(Path(folder), throwaway=True))
+            Progress().say("\n".join(describe(started)))
         yield started
 
 

@@ -130,6 +130,18 @@ def chosen_modes(environ: Mapping[str, str], *, engine_is_up: Callable[[], bool]
     return {kind: "env" if environ.get(name) else fallback for kind, name in VARIABLES.items()}
 
 
+def fetch(says: Progress, environ: Mapping[str, str] | None = None) -> None:
+    """Download now what an embedded start would download, so that nothing with a time limit has to.
+
+    Raises:
+        StackError: It cannot be had.
+    """
+    modes = chosen_modes(os.environ if environ is None else environ, engine_is_up=engine.engine_answers)
+    if modes["kafka"] == "embedded":
+        find_java(says)
+        ensure_jars(cache_folder(), says)
+
+
 @contextmanager
 def start_stores(
     state_dir: Path,
@@ -252,7 +264,7 @@ def describe(stores: Stores) -> list[str]:
     """One line per store: which way was chosen, and where it is. Passwords are left out."""
     lines = []
     for kind, mode in stores.modes.items():
-        where = stores.urls[kind].rpartition("@")[2]
+        where = stores.urls[kind].rpartition("@")[2].rpartition("://")[2]
         what = {"env": f"from {VARIABLES[kind]}", "compose": "in a container", "embedded": "embedded"}[mode]
         if kind == "kafka" and mode == "embedded":
             what = "IN-MEMORY MOCK, not Kafka" if stores.kafka_is_mock else f"embedded {KAFKA_VERSION}"

@@ -82,6 +82,7 @@ class System:
             parts = {
                 name: {
                     "url": part.component.url,
+                    "ready_url": part.component.ready_url,
                     "pid": part.child.pid,
                     "log": str(part.child.log),
                     "restarts": part.restarts,
@@ -245,11 +246,11 @@ class System:
 
 def probe_component(component: Component) -> None:
     """Raise unless the component can work."""
-    if component.ready_path is None:
+    if component.ready_url is None:
         socket.create_connection((HOST, component.port), timeout=PROBE_SECONDS).close()
         return
     with httpx.Client(trust_env=False, timeout=PROBE_SECONDS) as client:
-        answer = client.get(component.url + component.ready_path)
+        answer = client.get(component.ready_url)
     if not answer.is_success:
         raise StackError(f"{component.name} is not ready: {answer.text[:500]}", advice=ADVICE)
 

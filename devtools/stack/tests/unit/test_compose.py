@@ -47,6 +47,7 @@ SCHEMA = {
                     },
                     "volumes": {"type": "array", "items": {"type": "string", "pattern": "^[./a-zA-Z-]+:/[^:]+(:ro)?$"}},
                     "profiles": TEXTS,
+                    "network_mode": {"type": "string", "pattern": "^service:[a-z-]+$"},
                     "environment": {"type": "object", "additionalProperties": {"type": "string"}},
                     "build": {
                         "type": "object",
@@ -61,7 +62,9 @@ SCHEMA = {
                             "additionalProperties": False,
                             "required": ["condition"],
                             "properties": {
-                                "condition": {"enum": ["service_healthy", "service_completed_successfully"]}
+                                "condition": {
+                                    "enum": ["service_started", "service_healthy", "service_completed_successfully"]
+                                }
                             },
                         },
                     },
