@@ -26,6 +26,8 @@ ProductKey = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0
 CounterName = Annotated[str, Field(min_length=1, max_length=200)]
 """A number in a usage report, e.g. ``event_count_in_period``; the catalog says which meter it feeds."""
 Quantity = Annotated[int, Field(ge=0, le=QUANTITY_MAX, strict=True)]
+PeriodTotal = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
+"""A sum of quantities over a period: many windows at their maximum must still fit."""
 Revision = Annotated[int, Field(ge=1, strict=True)]
 """Rising number on each version of a derived fact; readers keep the highest and ignore the rest."""
 Currency = Annotated[str, Field(pattern=r"^[a-z]{3}$")]

@@ -7,8 +7,8 @@ from quill_contracts.identifiers import (
     DecimalString,
     Instant,
     OrganizationId,
+    PeriodTotal,
     ProductKey,
-    Quantity,
     Revision,
     UsageKey,
 )
@@ -24,7 +24,7 @@ class InvoiceLine(WireModel):
     product_key: ProductKey
     usage_key: UsageKey | None
     description: str
-    quantity: Quantity
+    quantity: PeriodTotal
     unit_amount: DecimalString
     amount_minor: int
     service_period_start: Instant

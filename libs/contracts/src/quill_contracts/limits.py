@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from quill_contracts.identifiers import Instant, OrganizationId, Quantity, Revision, UsageKey
+from quill_contracts.identifiers import Instant, OrganizationId, PeriodTotal, Quantity, Revision, UsageKey
 from quill_contracts.message import Message, WireModel
 
 LimitStateName = Literal["within", "near", "suspended", "limited"]
@@ -13,8 +13,8 @@ class LimitState(WireModel):
     """One meter of one organization: may it be used, until when not, and which rule said so."""
 
     state: LimitStateName
-    usage: Quantity
-    quota: Quantity | None
+    usage: PeriodTotal
+    quota: PeriodTotal | None
     limited_until: Instant | None = None
     suspended_until: Instant | None = None
     rule: str
@@ -36,10 +36,10 @@ class LimitStates(Message):
 class LimitEvidence(WireModel):
     """Every input of a decision, so that it can be taken again and compared (L7)."""
 
-    usage: Quantity
+    usage: PeriodTotal
     usage_revision: int
     usage_as_of: Instant | None
-    quota: Quantity | None
+    quota: PeriodTotal | None
     allowance: Quantity
     billing_limit_usd: int | None
     subscribed: bool

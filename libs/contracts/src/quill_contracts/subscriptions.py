@@ -9,6 +9,7 @@ from quill_contracts.identifiers import (
     Instant,
     LicenseId,
     OrganizationId,
+    PeriodTotal,
     ProductKey,
     Quantity,
     Revision,
@@ -79,7 +80,7 @@ class SubscriptionItem(WireModel):
     subscribed: bool
     allowance: Quantity
     billing_limit_usd: Annotated[int, Field(ge=0)] | None = None
-    quota: Quantity | None = None
+    quota: PeriodTotal | None = None
     quantity: Annotated[int, Field(ge=0)] | None = None
     """Licensed quantity of a product without a meter (seats; 1 for a flat price)."""
 

@@ -4,7 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from quill_contracts.identifiers import CounterName, Instant, LicenseId, OrganizationId, Quantity, Revision, UsageKey
+from quill_contracts.identifiers import (
+    CounterName,
+    Instant,
+    LicenseId,
+    OrganizationId,
+    PeriodTotal,
+    Quantity,
+    Revision,
+    UsageKey,
+)
 from quill_contracts.message import Message, WireModel
 
 WINDOW_SECONDS_MAX = 86_400
@@ -59,9 +68,9 @@ class MeterUsage(WireModel):
     ``maximum`` is the largest period-to-date value ever published (L3).
     """
 
-    complete: Quantity
-    partial: Quantity
-    maximum: Quantity
+    complete: PeriodTotal
+    partial: PeriodTotal
+    maximum: PeriodTotal
 
 
 class PeriodUsage(WireModel):

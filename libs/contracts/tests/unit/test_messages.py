@@ -1,0 +1,165 @@
+"""Messages are a published product: every golden example parses for ever, documents are fresh, readers are tolerant."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from quill_contracts.catalog_file import InvalidCatalogFile, load_catalog
+from quill_contracts.documents import asyncapi, documents, json_schema
+from quill_contracts.registry import MESSAGES, UnknownTopic, message_type
+from quill_contracts.topics import TOPICS
+from quill_contracts.usage import UsageReport
+
+PACKAGE = Path(__file__).parents[2]
+GOLDEN = PACKAGE / "golden"
+
+
+@pytest.mark.parametrize("topic", MESSAGES)
+def test_the_golden_example_of_each_version_parses_and_comes_back_the_same(topic: str):
+    example = json.loads((GOLDEN / f"{topic}.json").read_text("utf-8"))
+    message = MESSAGES[topic].model_validate(example)
+    again = json.loads(message.to_bytes())
+    assert MESSAGES[topic].model_validate(again) == message
+    for name, value in example.items():
+        assert name in again, f"{name} was dropped"
+        if not isinstance(value, dict | list):
+            assert again[name] == value
+
+
+@pytest.mark.parametrize("topic", MESSAGES)
+def test_the_golden_example_matches_the_committed_schema(topic: str):
+    schema = json.loads((PACKAGE / "schemas" / f"{topic}.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(json.loads((GOLDEN / f"{topic}.json").read_text("utf-8")))
+
+
+@pytest.mark.parametrize("topic", MESSAGES)
+def test_a_reader_ignores_what_a_newer_producer_adds(topic: str):
+    example = json.loads((GOLDEN / f"{topic}.json").read_text("utf-8"))
+    assert MESSAGES[topic].model_validate({**example, "added_later": {"x": 1}}) == MESSAGES[topic].model_validate(
+        example
+    )
+
+
+@pytest.mark.parametrize("topic", MESSAGES)
+def test_every_field_a_reader_requires_stands_in_the_golden_example(topic: str):
+    """A new required field would make yesterday's messages unreadable: give it a default, or make a new version."""
+    example = json.loads((GOLDEN / f"{topic}.json").read_text("utf-8"))
+    assert set(json_schema(topic)["required"]) <= set(example)
+
+
+def test_generated_documents_are_fresh():
+    stale = [str(path) for path, text in documents().items() if (PACKAGE / path).read_text("utf-8") != text]
+    assert stale == [], "run: python -m quill_contracts.documents"
+
+
+def test_no_document_is_left_over():
+    expected = {PACKAGE / path for path in documents()}
+    assert {*(PACKAGE / "schemas").glob("*.json"), PACKAGE / "asyncapi.json"} == expected
+
+
+def test_the_asyncapi_document_refers_only_to_what_it_defines():
+    document = asyncapi()
+    references = {
+        message["payload"]["$ref"].rsplit("/", 1)[1]
+        for channel in document["channels"].values()
+        for message in channel["messages"].values()
+    }
+    assert references <= set(document["components"]["schemas"])
+    assert len(document["channels"]) == 2 * len(TOPICS)
+
+
+def test_a_topic_has_one_message_and_its_name_ends_in_a_version():
+    assert {topic.name for topic in TOPICS} == set(MESSAGES)
+    assert all(topic.name.rsplit(".", 1)[1][0] == "v" for topic in TOPICS)
+
+
+def test_an_unknown_topic_is_named_with_the_known_ones():
+    with pytest.raises(UnknownTopic, match=r"nope.*known: .*usage\.reports\.v1"):
+        message_type("nope")
+    assert message_type("usage.reports.v1.dead").__name__ == "DeadLetter"
+
+
+def report(**changes: object) -> dict[str, object]:
+    return {**json.loads((GOLDEN / "usage.reports.v1.json").read_text("utf-8")), **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"counters": {"event_count_in_period": -1}}, "counters"),
+        ({"counters": {"event_count_in_period": 2**70}}, "counters"),
+        ({"counters": {"event_count_in_period": 1.5}}, "counters"),
+        ({"counters": {"event_count_in_period": True}}, "counters"),
+        ({"counters": {"event_count_in_period": "12"}}, "counters"),
+        ({"organization_id": ""}, "organization_id"),
+        ({"organization_id": "a b"}, "organization_id"),
+        ({"as_of": "2026-10-06T03:45:00"}, "as_of"),
+        ({"as_of": "2026-10-06T03:45:00+02:00"}, "as_of"),
+        ({"completeness": "final"}, "completeness"),
+        ({"window_end": "2026-10-05T00:00:00Z"}, ""),
+        ({"window_end": "2026-10-07T00:00:00Z"}, ""),
+    ],
+)
+def test_a_report_that_cannot_be_true_is_refused_by_field(changes: dict[str, object], field: str):
+    with pytest.raises(ValidationError) as refused:
+        UsageReport.model_validate(report(**changes))
+    assert str((refused.value.errors()[0]["loc"] or ("",))[0]) == field
+
+
+@given(st.integers(0, 23), st.integers(1, 24))
+def test_a_window_lies_within_one_utc_day(start_hour: int, hours: int):
+    """Exhaustively: a window is accepted exactly when it does not reach past the midnight that ends its day (L1)."""
+    start = datetime(2026, 3, 29, start_hour, tzinfo=UTC)
+    window = {"window_start": start.isoformat(), "window_end": (start + timedelta(hours=hours)).isoformat()}
+    if start_hour + hours <= 24:
+        UsageReport.model_validate(report(**window))
+    else:
+        with pytest.raises(ValidationError):
+            UsageReport.model_validate(report(**window))
+
+
+def test_the_example_catalog_has_every_kind_of_price():
+    catalog = load_catalog()
+    assert {product.price.model for product in catalog.products} == {
+        "flat",
+        "per_unit",
+        "package",
+        "graduated",
+        "volume",
+    }
+    analytics = catalog.product("product_analytics")
+    assert analytics is not None
+    assert (analytics.usage_key, analytics.counter, analytics.allowance) == (
+        "events",
+        "event_count_in_period",
+        1_000_000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[[products]]", "[[products]"), "not TOML"),
+        (('usage_key = "recordings"', 'usage_key = "events"'), "'product_analytics' and 'session_replay'"),
+        (('unit_amount = "0.00005"', "unit_amount = 0.00005"), "unit_amount"),
+        (('counter = "event_count_in_period"', ""), "usage_key and counter"),
+        (("version = 1", 'version = 1\nextra = "x"'), "extra"),
+    ],
+)
+def test_a_wrong_catalog_file_is_refused_naming_what_is_wrong(tmp_path: Path, change: tuple[str, str], message: str):
+    good = (PACKAGE / "src/quill_contracts/catalogs/posthog_2025.toml").read_text("utf-8")
+    assert change[0] in good
+    path = tmp_path / "catalog.toml"
+    path.write_text(good.replace(change[0], change[1], 1), "utf-8")
+    with pytest.raises(InvalidCatalogFile, match=message):
+        load_catalog(path)
+
+
+def test_a_missing_catalog_file_is_named(tmp_path: Path):
+    with pytest.raises(InvalidCatalogFile, match="no such file"):
+        load_catalog(tmp_path / "none.toml")
