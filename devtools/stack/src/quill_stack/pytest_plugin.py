@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -72,7 +73,7 @@ def database_url(stores: Stores) -> Iterator[str]:
 @pytest.fixture
 def redis_url(stores: Stores) -> Iterator[str]:
     """An empty Redis database of this test's own; a server we did not start must have it empty already."""
-    url = f"{stores.redis_url.rpartition('/')[0]}/{LAST_REDIS_DATABASE}"
+    url = urlsplit(stores.redis_url)._replace(path=f"/{LAST_REDIS_DATABASE}").geturl()
     with redis.Redis.from_url(url, socket_timeout=5) as client:
         if stores.modes["redis"] == "env" and client.dbsize() != 0:
             pytest.fail(

@@ -19,19 +19,23 @@ def send(port: int, subject: str) -> None:
         client.send_message(mail)
 
 
-async def test_a_mail_is_a_file_once_it_was_accepted_and_numbers_go_on_after_a_restart(tmp_path: Path):
+async def deliver(port: int, folder: Path, subject: str) -> None:
+    sink = asyncio.create_task(serve(port, folder))
+    for _ in range(200):
+        await asyncio.sleep(0.01)
+        try:
+            await asyncio.to_thread(send, port, subject)
+        except ConnectionRefusedError:
+            continue
+        break
+    sink.cancel()
+    await asyncio.gather(sink, return_exceptions=True)
+
+
+def test_a_mail_is_a_file_once_it_was_accepted_and_numbers_go_on_after_a_restart(tmp_path: Path):
     port = free_port()
     for subject in ("first", "zweite: ü"):
-        sink = asyncio.create_task(serve(port, tmp_path))
-        for _ in range(200):
-            await asyncio.sleep(0.01)
-            try:
-                await asyncio.to_thread(send, port, subject)
-            except ConnectionRefusedError:
-                continue
-            break
-        sink.cancel()
-        await asyncio.gather(sink, return_exceptions=True)
+        asyncio.run(deliver(port, tmp_path, subject))
     kept = [message_from_bytes(path.read_bytes()) for path in sorted(tmp_path.glob("*.eml"))]
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["000001.eml", "000002.eml"]
     assert kept[0]["Subject"] == "first"
