@@ -1,0 +1,1 @@
+"""Pure decisions about licenses: no clock, no random, no I/O."""

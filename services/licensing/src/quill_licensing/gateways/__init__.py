@@ -1,0 +1,1 @@
+"""Mail servers: the real one, and one in memory."""

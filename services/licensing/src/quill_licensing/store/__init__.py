@@ -1,0 +1,1 @@
+"""Where licenses live: Postgres, or memory for tests and simulation; one behaviour suite holds both."""
