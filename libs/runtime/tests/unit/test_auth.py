@@ -1,0 +1,126 @@
+"""Who is calling: every way a token can be wrong is refused, and the right one is not."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
+from quill_runtime.auth import (
+    ApiTokens,
+    Forbidden,
+    InvalidApiTokens,
+    Key,
+    Keyring,
+    Unauthorized,
+    bearer,
+    verify_signed,
+)
+
+NOW = datetime(2026, 10, 5, 12, tzinfo=UTC)
+SECRET = b"s" * 43
+AUDIENCE = "the-audience"
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+
+
+def keyring(**changes: object) -> Keyring:
+    ring = Keyring()
+    ring.put(
+        Key(**{"key_id": "k1", "secret": SECRET, "revoked": False, "attributes": {"type": "cloud"}, **changes}),
+        revision=1,
+    )
+    return ring
+
+
+def token(*, secret: object = SECRET, algorithm: str = "HS256", without: str = "", **claims: object) -> str:
+    content = {"id": "k1", "aud": AUDIENCE, "exp": int((NOW + timedelta(minutes=10)).timestamp()), "org": "a", **claims}
+    content.pop(without, None)
+    return jwt.encode(content, secret, algorithm=algorithm)
+
+
+def verify(given_token: str, ring: Keyring | None = None):
+    return verify_signed(given_token, keyring=ring or keyring(), audience=AUDIENCE, key_claim="id", now=NOW)
+
+
+def test_a_good_token_names_its_key_its_attributes_and_its_claims():
+    caller = verify(token())
+    assert (caller.key_id, caller.attributes["type"], caller.claims["org"]) == ("k1", "cloud", "a")
+
+
+def unsigned() -> str:
+    return jwt.encode({"id": "k1", "aud": AUDIENCE, "exp": int(NOW.timestamp()) + 60}, None, algorithm="none")
+
+
+@pytest.mark.parametrize(
+    ("made", "code"),
+    [
+        (token(secret=b"x" * 43), "authentication_failed"),
+        (token(secret=b"s" * 64, algorithm="HS512"), "authentication_failed"),
+        (token(secret=RSA_KEY, algorithm="RS256"), "authentication_failed"),
+        (unsigned(), "authentication_failed"),
+        (token(aud="somebody-else"), "authentication_failed"),
+        (token(without="aud"), "authentication_failed"),
+        (token(without="exp"), "authentication_failed"),
+        (token(without="id"), "authentication_failed"),
+        (token(id="unknown"), "authentication_failed"),
+        (token(id=["k1"]), "authentication_failed"),
+        (token(exp=int(NOW.timestamp())), "token_expired"),
+        (token(exp=int((NOW + timedelta(minutes=16)).timestamp())), "authentication_failed"),
+        (token(exp="soon"), "authentication_failed"),
+        (token(exp=True), "authentication_failed"),
+        ("not.a.token", "authentication_failed"),
+        ("", "authentication_failed"),
+    ],
+)
+def test_a_token_that_is_not_good_is_refused(made: str, code: str):
+    with pytest.raises(Unauthorized) as refused:
+        verify(made)
+    assert (refused.value.status, refused.value.code) == (401, code)
+
+
+def test_a_revoked_or_expired_key_signs_no_more():
+    with pytest.raises(Unauthorized, match="revoked"):
+        verify(token(), keyring(revoked=True))
+    with pytest.raises(Unauthorized, match="expired"):
+        verify(token(), keyring(expires_at=NOW))
+
+
+def test_an_older_revision_of_a_key_never_replaces_a_newer_one():
+    ring = keyring(revoked=True)
+    ring.put(Key("k1", SECRET, revoked=False), revision=1)
+    with pytest.raises(Unauthorized):
+        verify(token(), ring)
+
+
+@given(st.data())
+def test_any_change_of_any_character_is_refused(data: st.DataObject):
+    good = token()
+    at = data.draw(st.integers(0, len(good) - 2))
+    other = data.draw(st.sampled_from("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."))
+    changed = good[:at] + other + good[at + 1 :]
+    if changed != good:
+        with pytest.raises(Unauthorized):
+            verify(changed)
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "Bearer " + "x" * 9000])
+def test_a_header_without_a_usable_token_is_refused(header: str | None):
+    with pytest.raises(Unauthorized):
+        bearer(header)
+
+
+def test_a_static_token_is_known_by_its_hash_and_held_to_its_scope():
+    tokens = ApiTokens.parse(f"ops:operator:{hashlib.sha256(b'secret').hexdigest()}, eu:service:{'0' * 64}")
+    assert tokens.require("Bearer secret", "operator").name == "ops"
+    with pytest.raises(Unauthorized):
+        tokens.require("Bearer other", "operator")
+    with pytest.raises(Forbidden, match="service"):
+        tokens.require("Bearer secret", "service")
+
+
+@pytest.mark.parametrize("configured", ["ops", "ops:operator", "ops:operator:zz", "ops:operator:00", ":x:" + "0" * 64])
+def test_a_wrong_configuration_of_tokens_is_named(configured: str):
+    with pytest.raises(InvalidApiTokens):
+        ApiTokens.parse(configured)

@@ -1,0 +1,114 @@
+"""Bodies, paths and problems, through a whole application without a socket."""
+
+import gzip
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, Body
+from pydantic import BaseModel, ConfigDict
+from quill_runtime.http import create_app
+from quill_runtime.problems import Problem
+
+LIMIT = 100_000
+
+
+class Item(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    count: int
+    inner: dict[str, int] = {}
+
+
+@pytest.fixture
+async def client():
+    routes = APIRouter()
+
+    @routes.post("/items")
+    async def take(item: Annotated[Item, Body()]) -> Item:
+        return item
+
+    @routes.get("/fails")
+    async def fails() -> None:
+        raise RuntimeError("a secret inside")
+
+    @routes.get("/away")
+    async def away() -> None:
+        raise ConnectionError("postgres://user:password@host")
+
+    @routes.get("/refused")
+    async def refused() -> None:
+        raise Problem(409, "open_invoices_error", "pay first", attr="customer")
+
+    app = create_app(title="test", routers=[routes], body_bytes_max=LIMIT)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as made:
+        yield made
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str, attr: str | None = None) -> None:
+    document: dict[str, Any] = answer.json()
+    assert (answer.status_code, document["code"], document["attr"]) == (status, code, attr), document
+    assert set(document) == {"type", "code", "detail", "attr"}
+
+
+@pytest.mark.parametrize("path", ["/items", "/items/"])
+async def test_a_path_works_with_and_without_its_slash_and_never_redirects(client: httpx.AsyncClient, path: str):
+    answer = await client.post(path, json={"count": 1})
+    assert (answer.status_code, answer.json()["count"]) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "attr"),
+    [
+        (b"{", "not_json", None),
+        (b"\xff\xfe", "not_json", None),
+        (b"{}", "required", "count"),
+        (b'{"count": "x"}', "invalid_input", "count"),
+        (b'{"count": 1, "inner": {"a": -1.5}}', "invalid_input", "inner__a"),
+        (b'{"count": 1, "other": 2}', "invalid_input", "other"),
+    ],
+)
+async def test_a_wrong_body_is_answered_with_the_field_that_is_wrong(
+    client: httpx.AsyncClient, body: bytes, code: str, attr: str | None
+):
+    answer = await client.post("/items", content=body, headers={"Content-Type": "application/json"})
+    assert_problem(answer, 400, code, attr)
+
+
+async def test_a_body_above_the_limit_is_refused_whether_declared_or_streamed(client: httpx.AsyncClient):
+    assert_problem(await client.post("/items", content=b"x" * (LIMIT + 1)), 413, "body_too_large")
+
+    async def stream():
+        for _ in range(20):
+            yield b"x" * (LIMIT // 10)
+
+    assert_problem(await client.post("/items", content=stream()), 413, "body_too_large")
+
+
+async def test_a_gzip_body_is_read_and_a_bomb_is_not(client: httpx.AsyncClient):
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    good = await client.post("/items", content=gzip.compress(b'{"count": 3}'), headers=headers)
+    assert good.json()["count"] == 3
+    bomb = gzip.compress(b" " * 50_000_000)
+    assert len(bomb) < LIMIT
+    assert_problem(await client.post("/items", content=bomb, headers=headers), 413, "body_too_large")
+    broken = gzip.compress(b'{"count": 3}')[:-6]
+    assert_problem(await client.post("/items", content=broken, headers=headers), 400, "invalid_encoding")
+    assert_problem(await client.post("/items", content=b"plain", headers=headers), 400, "invalid_encoding")
+    assert_problem(
+        await client.post("/items", content=b"x", headers={"Content-Encoding": "br"}), 415, "unsupported_encoding"
+    )
+
+
+async def test_failures_are_documents_without_a_trace(client: httpx.AsyncClient):
+    failed = await client.get("/fails")
+    assert_problem(failed, 500, "internal_error")
+    assert "secret" not in failed.text
+    away = await client.get("/away")
+    assert_problem(away, 503, "unavailable")
+    assert "password" not in away.text
+    assert away.headers["retry-after"] == "2"
+    assert_problem(await client.get("/refused"), 409, "open_invoices_error", "customer")
+    assert_problem(await client.get("/nowhere"), 404, "not_found")
+    assert_problem(await client.get("/items"), 405, "method_not_allowed")
