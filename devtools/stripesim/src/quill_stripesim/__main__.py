@@ -17,12 +17,14 @@ def main() -> None:
     serving.add_argument("--webhook-secret", help="its signing secret (whsec_…)")
     serving.add_argument("--state", type=Path, help="file that keeps the state over a kill")
     serving.add_argument("--clock-file", type=Path, help="file holding the seconds to add to the system clock")
+    serving.add_argument("--grace-hours", type=int, default=1, help="how long drafts wait to be finalized (1 to 72)")
     chosen = parser.parse_args()
     settings = Settings(
         state_file=chosen.state,
         clock_file=chosen.clock_file,
         webhook_url=chosen.webhook_url,
         webhook_secret=chosen.webhook_secret,
+        grace_hours=chosen.grace_hours,
     )
     serve(settings, port=chosen.port)
 

@@ -17,7 +17,9 @@ from quill_stripesim.call import Route
 from quill_stripesim.clock import SimulatedClock
 from quill_stripesim.control import control_router
 from quill_stripesim.engine.announcing import API_VERSION
+from quill_stripesim.engine.drafting import DEFAULT_GRACE_HOURS, set_grace
 from quill_stripesim.faults import Faults
+from quill_stripesim.hanging_up import OpenLines
 from quill_stripesim.journal import Journal
 from quill_stripesim.resources import (
     customers,
@@ -35,10 +37,10 @@ from quill_stripesim.resources import (
     products,
     subscription_items,
     subscriptions,
-    test_clocks,
+    testclocks,
     webhook_endpoints,
 )
-from quill_stripesim.simulator import Answer, Request, Simulator
+from quill_stripesim.simulator import Request, Simulator
 from quill_stripesim.stripe_error import StripeError
 from quill_stripesim.webhooks import WebhookCourier
 from quill_stripesim.world import World
@@ -63,7 +65,7 @@ RESOURCES = (
     products,
     subscription_items,
     subscriptions,
-    test_clocks,
+    testclocks,
     webhook_endpoints,
 )
 _log = logging.getLogger(__name__)
@@ -78,12 +80,14 @@ class Settings:
         clock_file: File holding the seconds to add to the system clock.
         webhook_url: An endpoint that hears every event from the start.
         webhook_secret: Its signing secret.
+        grace_hours: How long automatic drafts wait before they are finalized, 1 to 72.
     """
 
     state_file: Path | None = None
     clock_file: Path | None = None
     webhook_url: str | None = None
     webhook_secret: str | None = None
+    grace_hours: int = DEFAULT_GRACE_HOURS
 
 
 def routes() -> list[Route]:
@@ -96,12 +100,14 @@ def build(settings: Settings) -> FastAPI:
     world = World(None if settings.state_file is None else Journal(settings.state_file))
     clock = SimulatedClock(world, file=settings.clock_file)
     simulator = Simulator(world, clock, Faults())
+    set_grace(world, hours=settings.grace_hours)
     _register_endpoint(world, settings, now=clock.now())
+    world.commit()
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with httpx.AsyncClient(trust_env=False) as client:
-            courier = WebhookCourier(world, simulator.faults, client)
+            courier = WebhookCourier(world, clock, simulator.faults, client)
             tasks = [asyncio.create_task(courier.run()), asyncio.create_task(_keep_time(simulator))]
             try:
                 yield
@@ -112,23 +118,29 @@ def build(settings: Settings) -> FastAPI:
                 world.close()
 
     app = FastAPI(title="quill-stripesim", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.simulator = simulator
+    lines = OpenLines()
+    app.state.lines = lines
     app.include_router(control_router(simulator))
     for route in routes():
-        app.add_route(route.path, _endpoint(simulator, route), methods=[route.method])
+        app.add_route(route.path, _endpoint(simulator, route, lines), methods=[route.method])
     app.add_route("/{rest:path}", _unknown, methods=["GET", "POST", "DELETE", "PUT", "PATCH"])
     app.add_exception_handler(StripeError, _refused)
     return app
 
 
 class _HangUp(Response):
-    """Promises a body and closes the line instead of sending it, as a connection lost after the commit does."""
+    """Says nothing and closes the line, as a connection lost after the commit does."""
+
+    def __init__(self, lines: OpenLines) -> None:
+        super().__init__()
+        self._lines = lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the ASGI signature
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
+        self._lines.cut(tuple(scope["client"]))
+        await receive()  # the server now knows that nobody waits for an answer
 
 
-def _endpoint(simulator: Simulator, route: Route) -> Callable[[HttpRequest], Awaitable[Response]]:
+def _endpoint(simulator: Simulator, route: Route, lines: OpenLines) -> Callable[[HttpRequest], Awaitable[Response]]:
     async def answer(http: HttpRequest) -> Response:
         body = await http.body()
         if len(body) > MAX_BODY_BYTES:
@@ -141,15 +153,12 @@ def _endpoint(simulator: Simulator, route: Route) -> Callable[[HttpRequest], Awa
             encoded=body.decode(errors="replace") if route.method == "POST" else http.url.query,
             headers=dict(http.headers),
         )
-        return _to_response(await simulator.answer(route, request))
+        answered = await simulator.answer(route, request)
+        if answered.hangs_up:
+            return _HangUp(lines)
+        return Response(answered.encoded(), answered.status, answered.headers, media_type="application/json")
 
     return answer
-
-
-def _to_response(answer: Answer) -> Response:
-    if answer.hangs_up:
-        return _HangUp()
-    return Response(answer.encoded(), answer.status, answer.headers, media_type="application/json")
 
 
 async def _unknown(http: HttpRequest) -> Response:
@@ -171,7 +180,7 @@ async def _keep_time(simulator: Simulator) -> None:
             simulator.tick()
             if ticks % PRUNE_EVERY_TICKS == 0:
                 simulator.prune()
-        except Exception:
+        except Exception:  # noqa: BLE001 - one bad tick must not stop the clock for everyone
             simulator.world.rollback()
             _log.exception("a tick failed")
         ticks += 1
@@ -190,4 +199,3 @@ def _register_endpoint(world: World, settings: Settings, *, now: int) -> None:
             api_version=API_VERSION,
             at=now,
         )
-        world.commit()

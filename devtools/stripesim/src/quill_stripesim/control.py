@@ -72,17 +72,23 @@ class State(BaseModel):
 def control_router(simulator: Simulator) -> APIRouter:
     """Returns the control endpoints over one simulator."""
     router = APIRouter(prefix="/_control")
+    _add_time(router, simulator)
+    _add_faults(router, simulator)
+    return router
 
-    def state() -> State:
-        return State(
-            now=simulator.clock.now(),
-            pending_webhooks=len(simulator.world.all("_delivery")),
-            pending_faults=sum(fault.remaining for fault in simulator.faults.requests),
-        )
 
+def _state(simulator: Simulator) -> State:
+    return State(
+        now=simulator.clock.now(),
+        pending_webhooks=len(simulator.world.all("_delivery")),
+        pending_faults=sum(fault.remaining for fault in simulator.faults.requests),
+    )
+
+
+def _add_time(router: APIRouter, simulator: Simulator) -> None:
     @router.get("/state")
     async def show() -> State:
-        return state()
+        return _state(simulator)
 
     @router.post("/clock")
     async def move_clock(command: MoveClock) -> State:
@@ -91,14 +97,26 @@ def control_router(simulator: Simulator) -> APIRouter:
             seconds = command.set_to - simulator.clock.now()
         simulator.clock.move(seconds)
         simulator.tick()
-        return state()
+        return _state(simulator)
 
+    @router.post("/settle")
+    async def settle(command: Settle) -> State:
+        rounds = int(command.timeout_seconds / _POLL_SECONDS) + 1
+        for _ in range(rounds):
+            simulator.tick()
+            if not simulator.world.all("_delivery"):
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        return _state(simulator)
+
+
+def _add_faults(router: APIRouter, simulator: Simulator) -> None:
     @router.post("/customers/{customer}/fail-next-payments")
     async def fail_next_payments(customer: str, command: FailPayments) -> State:
         found = simulator.world.require("customer", customer)
         simulator.world.put({**found, "_fail_next_payments": command.count})
         simulator.world.commit()
-        return state()
+        return _state(simulator)
 
     @router.post("/faults/requests")
     async def fail_requests(command: FailRequests) -> State:
@@ -111,27 +129,15 @@ def control_router(simulator: Simulator) -> APIRouter:
                 delay_seconds=command.delay_seconds,
             )
         )
-        return state()
+        return _state(simulator)
+
+    @router.post("/faults/webhooks")
+    async def misdeliver(command: MisdeliverWebhooks) -> State:
+        simulator.faults.webhooks = WebhookFaults(**command.model_dump())
+        return _state(simulator)
 
     @router.delete("/faults")
     async def behave() -> State:
         simulator.faults.requests.clear()
         simulator.faults.webhooks = WebhookFaults()
-        return state()
-
-    @router.post("/faults/webhooks")
-    async def misdeliver(command: MisdeliverWebhooks) -> State:
-        simulator.faults.webhooks = WebhookFaults(**command.model_dump())
-        return state()
-
-    @router.post("/settle")
-    async def settle(command: Settle) -> State:
-        rounds = int(command.timeout_seconds / _POLL_SECONDS) + 1
-        for _ in range(rounds):
-            simulator.tick()
-            if not simulator.world.all("_delivery"):
-                break
-            await asyncio.sleep(_POLL_SECONDS)
-        return state()
-
-    return router
+        return _state(simulator)

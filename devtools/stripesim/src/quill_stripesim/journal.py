@@ -30,7 +30,8 @@ class Journal:
         """
         if not self._path.exists():
             return
-        lines = self._path.read_text(encoding="utf-8").splitlines()
+        # Bytes and line feeds only: text mode would also break lines at characters that JSON allows inside a string.
+        lines = self._path.read_bytes().rstrip(b"\n").split(b"\n")
         for number, line in enumerate(lines, start=1):
             try:
                 entry = json.loads(line)

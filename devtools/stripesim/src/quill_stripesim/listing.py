@@ -1,7 +1,7 @@
 """Lists and searches: pages of at most 100, newest first, and Stripe's search language as far as we use it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from quill_stripesim.stripe_error import StripeError
@@ -11,10 +11,11 @@ DEFAULT_PAGE = 10
 LARGEST_PAGE = 100
 
 _CLAUSE = re.compile(
-    r"""^(?P<negated>-?)(?P<field>[a-z_]+)(?:\[(?P<quote>['"])(?P<key>[^'"]*)(?P=quote)\])?"""
-    r"""(?P<operator>:|>=|<=|>|<)(?:'(?P<single>[^']*)'|"(?P<double>[^"]*)"|(?P<number>-?[0-9]+))$"""
+    r"""(?P<negated>-?)(?P<field>[a-z_]+)(?:\[(?P<quote>['"])(?P<key>[^'"]*)(?P=quote)\])?"""
+    r"""(?P<operator>:|>=|<=|>|<)(?:'(?P<single>[^']*)'|"(?P<double>[^"]*)"|(?P<number>-?[0-9]+))"""
 )
-_AND = re.compile(r"\s+AND\s+|\s+(?=-?[a-z_]+(?:\[[^\]]*\])?(?::|<|>))")
+_BETWEEN = re.compile(r"\s+(?:AND\s+)?")
+MAX_CLAUSES = 10
 
 
 def newest_first(resources: Iterable[Resource]) -> list[Resource]:
@@ -52,7 +53,7 @@ def search(resources: Iterable[Resource], params: dict[str, Any], *, url: str) -
     Raises:
         StripeError: 400 for a clause outside the part of the language that is simulated.
     """
-    clauses = [_clause(text) for text in _AND.split(params["query"].strip())]
+    clauses = list(_clauses(params["query"].strip()))
     found = [each for each in newest_first(resources) if all(_matches(each, clause) for clause in clauses)]
     limit = _limit(params)
     first = _position(found, params["page"], "page") + 1 if "page" in params else 0
@@ -101,11 +102,21 @@ def _is_within(value: int | None, wanted: int | dict[str, int] | None) -> bool:
     )
 
 
-def _clause(text: str) -> re.Match[str]:
-    match = _CLAUSE.match(text.strip())
-    if match is None:
-        raise StripeError(f"We were unable to parse your search query: {text}", param="query")
-    return match
+def _clauses(query: str) -> Iterator[re.Match[str]]:
+    """Reads clause after clause, so that a quoted value may hold anything."""
+    at = 0
+    for _ in range(MAX_CLAUSES):
+        clause = _CLAUSE.match(query, at)
+        if clause is None:
+            raise StripeError(f"We were unable to parse your search query: {query[at:]}", param="query")
+        yield clause
+        between = _BETWEEN.match(query, clause.end())
+        if clause.end() == len(query):
+            return
+        if between is None:
+            raise StripeError(f"We were unable to parse your search query: {query[clause.end() :]}", param="query")
+        at = between.end()
+    raise StripeError(f"A search query can have at most {MAX_CLAUSES} clauses.", param="query")
 
 
 def _matches(resource: Resource, clause: re.Match[str]) -> bool:

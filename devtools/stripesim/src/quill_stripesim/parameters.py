@@ -1,14 +1,14 @@
 """Requests held to the SDK's own parameter types.
 
 The pinned SDK carries a TypedDict per request, so the check follows exactly the API version under test and needs no
-copy of Stripe's specification. Enumerations that the SDK leaves open (`Literal[...] | str`) are closed here: an open one
-passes a type checker and fails only at the real API.
+copy of Stripe's specification. Enumerations that the SDK leaves open (`Literal[...] | str`) are closed here: an open
+one passes a type checker and fails only at the real API.
 """
 
 import re
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import cache
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints
@@ -88,7 +88,7 @@ def _typed(value: Any, kind: Any, param: str) -> Any:
     return converted
 
 
-def _convert(value: Any, kind: Any, param: str) -> Any:  # noqa: PLR0911 - one return per kind of parameter
+def _convert(value: Any, kind: Any, param: str) -> Any:
     origin = get_origin(kind)
     if origin in {Union, types.UnionType}:
         return _convert_union(value, get_args(kind), param)
@@ -100,21 +100,26 @@ def _convert(value: Any, kind: Any, param: str) -> Any:  # noqa: PLR0911 - one r
         return _convert_nested(value, kind, param)
     if not isinstance(value, str):
         raise _NotThisKind("must be a value, not a mapping or a list")
-    if kind is str:
-        return value
-    if kind is bool:
-        if value in {"true", "false"}:
-            return value == "true"
-        raise _NotThisKind("must be true or false")
-    if kind is int:
-        if _INTEGER.match(value):
-            return int(value)
-        raise _NotThisKind("must be an integer")
-    return _convert_decimal(value)
+    return _SCALARS[kind](value)
+
+
+def _convert_bool(value: str) -> bool:
+    if value in {"true", "false"}:
+        return value == "true"
+    raise _NotThisKind("must be true or false")
+
+
+def _convert_int(value: str) -> int:
+    if _INTEGER.match(value):
+        return int(value)
+    raise _NotThisKind("must be an integer")
 
 
 def _convert_decimal(value: str) -> Decimal:
-    """Reads a decimal exactly. Scientific notation is refused: whether Stripe takes it is not known, so we never rely on it."""
+    """Reads a decimal exactly.
+
+    Scientific notation is refused: whether Stripe takes it is not known, so nothing may rest on it.
+    """
     if not _DECIMAL.match(value):
         raise _NotThisKind("must be a plain decimal")
     if len(value.partition(".")[2]) > MAX_DECIMAL_PLACES:
@@ -183,3 +188,13 @@ def _check_metadata(metadata: Any, param: str) -> None:
             raise StripeError(f"Metadata keys can be at most {MAX_METADATA_KEY_LENGTH} characters.", param=param)
         if len(value) > MAX_METADATA_VALUE_LENGTH:
             raise StripeError(f"Metadata values can be at most {MAX_METADATA_VALUE_LENGTH} characters.", param=param)
+
+
+# The SDK calls percentages float; they are read exactly like every other decimal (L11).
+_SCALARS: Mapping[Any, Callable[[str], Any]] = {
+    str: str,
+    bool: _convert_bool,
+    int: _convert_int,
+    Decimal: _convert_decimal,
+    float: _convert_decimal,
+}

@@ -62,7 +62,7 @@ def share(amount: int, *, numerator: int, denominator: int) -> int:
 
 
 def rated_units(quantity: int, unit_amount: Decimal) -> int:
-    """Returns quantity × unit amount in minor units, multiplied exactly and rounded once."""
+    """Returns quantity times unit amount in minor units, multiplied exactly and rounded once."""
     with localcontext() as context:
         context.prec = _PRECISION
         return rounded(quantity * unit_amount)

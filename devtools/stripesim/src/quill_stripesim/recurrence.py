@@ -1,4 +1,4 @@
-"""When periods begin and end: anchor + n × interval, without drift (L21).
+"""When periods begin and end: anchor + n x interval, without drift (L21).
 
 Written apart from the product's own periods on purpose: a mistake shared by both would hide in every comparison.
 """

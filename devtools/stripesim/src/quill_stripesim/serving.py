@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from quill_stripesim.app import Settings, build
+from quill_stripesim.hanging_up import OpenLines
 
 HOST = "127.0.0.1"
 START_SECONDS = 10.0
@@ -56,7 +57,14 @@ def _listen(port: int) -> socket.socket:
 
 
 def _server(settings: Settings) -> uvicorn.Server:
+    app = build(settings)
+    lines: OpenLines = app.state.lines
     config = uvicorn.Config(
-        build(settings), log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=int(STOP_SECONDS)
+        app,
+        http=lines.protocol(),
+        log_level="warning",
+        access_log=False,
+        ws="none",
+        timeout_graceful_shutdown=int(STOP_SECONDS),
     )
     return uvicorn.Server(config)

@@ -15,7 +15,7 @@ from quill_stripesim.form import decode_form
 from quill_stripesim.idempotency import IdempotencyKeys, Result, fingerprint_of
 from quill_stripesim.parameters import check
 from quill_stripesim.presentation import expand, present
-from quill_stripesim.resources.test_clocks import finish_advancing, start_advancing
+from quill_stripesim.resources.testclocks import finish_advancing, start_advancing
 from quill_stripesim.stripe_error import StripeError
 from quill_stripesim.world import Cause, Resource, World
 

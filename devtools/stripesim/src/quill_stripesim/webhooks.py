@@ -9,6 +9,7 @@ import time
 
 import httpx
 
+from quill_stripesim.clock import SimulatedClock
 from quill_stripesim.faults import Faults
 from quill_stripesim.presentation import present
 from quill_stripesim.world import Resource, World
@@ -31,12 +32,13 @@ def sign(body: bytes, *, secret: str, at: int) -> str:
 class WebhookCourier:
     """Carries deliveries from the world to the endpoints.
 
-    What is still to be delivered is part of the world, so a killed simulator goes on after its restart. Back-off runs in
-    real seconds and signatures carry the real time, since the receiver checks them against its own system clock.
+    What is still to be delivered is part of the world, so a killed simulator goes on after its restart. Back-off runs
+    in real seconds and signatures carry the real time, since receivers check them against their system clock.
     """
 
-    def __init__(self, world: World, faults: Faults, client: httpx.AsyncClient) -> None:
+    def __init__(self, world: World, clock: SimulatedClock, faults: Faults, client: httpx.AsyncClient) -> None:
         self._world = world
+        self._clock = clock
         self._faults = faults
         self._client = client
         self._not_before: dict[str, float] = {}
@@ -107,6 +109,9 @@ class WebhookCourier:
         event = self._world.get("event", delivery["event"])
         if event is not None:
             self._world.put({**event, "pending_webhooks": max(0, event["pending_webhooks"] - 1)})
+        invoice = None if delivery["invoice"] is None else self._world.get("invoice", delivery["invoice"])
+        if invoice is not None:
+            self._world.put({**invoice, "webhooks_delivered_at": self._clock.now()})
         self._forget(delivery)
 
     def _retry_later(self, delivery: Resource) -> None:

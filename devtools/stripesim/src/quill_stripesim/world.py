@@ -15,6 +15,7 @@ Resource = dict[str, Any]
 """One Stripe object as JSON."""
 
 INDEXES: Mapping[str, tuple[str, ...]] = {
+    "_delivery": ("invoice",),
     "billing.meter": ("event_name",),
     "billing.meter_event": ("_customer", "identifier"),
     "invoice": ("customer", "status", "_subscription"),
@@ -76,8 +77,9 @@ class World:
         return found
 
     def find(self, identifier: str) -> Resource | None:
-        """Returns the object with this id, of whatever kind."""
-        return next((table[identifier] for table in self._tables.values() if identifier in table), None)
+        """Returns the object of Stripe's with this id, of whatever kind."""
+        shown = (table for kind, table in self._tables.items() if not kind.startswith("_"))
+        return next((table[identifier] for table in shown if identifier in table), None)
 
     def all(self, kind: str) -> list[Resource]:
         """Returns every object of a kind, oldest first."""

@@ -11,7 +11,9 @@ def announce(world: World, kind: str, resource: Resource, *, at: int, previous: 
     """Records an event with the object as it is now.
 
     Args:
+        world: Where it is recorded, with one delivery per endpoint that listens.
         kind: Event type, such as `invoice.paid`.
+        resource: The object that changed.
         at: Simulated unix seconds of the change.
         previous: Former values of the changed attributes, for `.updated` events.
     """
@@ -43,6 +45,7 @@ def announce(world: World, kind: str, resource: Resource, *, at: int, previous: 
                 "object": "_delivery",
                 "event": event["id"],
                 "endpoint": endpoint["id"],
+                "invoice": resource["id"] if kind == "invoice.created" else None,
                 "attempts": 0,
             }
         )

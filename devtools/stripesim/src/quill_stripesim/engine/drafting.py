@@ -10,8 +10,9 @@ from quill_stripesim.engine.invoice_lines import (
 from quill_stripesim.stripe_error import StripeError
 from quill_stripesim.world import Resource, World
 
-DRAFT_GRACE_SECONDS = 3_600
-"""How long an automatic draft waits before it is finalized, unless the draft says otherwise."""
+DEFAULT_GRACE_HOURS = 1
+LONGEST_GRACE_HOURS = 72
+_ACCOUNT = "_account"
 MAX_INVOICE_ITEMS = 250
 
 
@@ -111,6 +112,23 @@ def new_invoice(world: World, customer: Resource, *, at: int, currency: str, bil
     }
 
 
+def set_grace(world: World, *, hours: int) -> None:
+    """Sets how long automatic drafts wait before they are finalized, as the Dashboard does.
+
+    Raises:
+        ValueError: Not between 1 and 72 hours.
+    """
+    if not DEFAULT_GRACE_HOURS <= hours <= LONGEST_GRACE_HOURS:
+        raise ValueError(f"the grace of a draft is {DEFAULT_GRACE_HOURS} to {LONGEST_GRACE_HOURS} hours")
+    world.put({"id": _ACCOUNT, "object": _ACCOUNT, "grace_seconds": hours * 3_600})
+
+
+def grace_seconds(world: World) -> int:
+    """Returns how long an automatic draft waits, unless it says otherwise itself."""
+    account = world.get(_ACCOUNT, _ACCOUNT)
+    return DEFAULT_GRACE_HOURS * 3_600 if account is None else int(account["grace_seconds"])
+
+
 def with_totals(world: World, invoice: Resource) -> Resource:
     """Stores an invoice whose total is the sum of its rounded lines (L11) and returns it."""
     total = sum(line["amount"] for line in lines_of(world, invoice["id"]))
@@ -160,7 +178,10 @@ def draft_for_subscription(
     """Makes the draft a subscription owes: metered items for the period behind, licensed ones for the period ahead.
 
     Args:
+        world: Holds the items, their prices and the usage.
+        subscription: Whose invoice it is.
         at: Simulated unix seconds of making it.
+        billing_reason: Stripe's word for why, such as `subscription_cycle`.
         arrears: The period whose metered usage is billed, or None.
         advance: The span licensed items are billed for and the whole period it is part of, or None.
 
@@ -174,7 +195,7 @@ def draft_for_subscription(
         {
             **draft,
             "auto_advance": True,
-            "automatically_finalizes_at": at + DRAFT_GRACE_SECONDS,
+            "automatically_finalizes_at": at + grace_seconds(world),
             "collection_method": subscription["collection_method"],
             "default_payment_method": subscription["default_payment_method"],
             "parent": {

@@ -22,6 +22,7 @@ def put_metered_lines(world: World, invoice: Resource, metered: Resource, *, pos
     """Writes the lines of one metered item for its span, replacing those of an earlier reading.
 
     Args:
+        world: Holds the price, the usage and the lines written before.
         invoice: The draft.
         metered: `item`, `price`, `start` and `end` of the usage billed.
         position: The item's place on the invoice.
@@ -199,4 +200,4 @@ def _description(world: World, price: Resource, part: RatedPart) -> str:
     if part.is_flat:
         return f"{name} (Tier {part.tier} flat fee)"
     tier = "" if part.tier is None else f" (Tier {part.tier})"
-    return f"{part.quantity} × {name}{tier}"
+    return f"{part.quantity} x {name}{tier}"

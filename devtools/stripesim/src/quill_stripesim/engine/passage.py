@@ -30,6 +30,7 @@ def pass_time(world: World, *, now: int) -> bool:
     """Does everything that became due, oldest first, and says whether there was anything.
 
     Args:
+        world: Everything that can become due.
         now: The simulator's own instant, unix seconds.
 
     Raises:
@@ -103,11 +104,13 @@ def _next_due(world: World, resource: Resource, *, now: int) -> _Due | None:
             due_at = min(due_at, resource["cancel_at"])
     elif resource["object"] == "invoice" and resource["status"] == "draft" and resource["auto_advance"]:
         due_at = resource["automatically_finalizes_at"]
-    elif resource["object"] == "invoice" and resource["status"] == "open":
+    elif resource["object"] == "invoice" and resource["status"] == "open" and resource["auto_advance"]:
         due_at = resource["next_payment_attempt"]
     if due_at is None:
         return None
     customer = world.require("customer", resource["customer"])
+    if customer["test_clock"] is None and world.where("_delivery", "invoice", resource["id"]):
+        return None  # Stripe waits for `invoice.created` to be taken, or given up, before it finalizes
     if due_at > instant_of(world, customer, now=now):
         return None
     return due_at, int(resource["_seq"]), resource["object"], resource["id"]

@@ -25,9 +25,12 @@ def add_item(
     """Adds an item to a subscription.
 
     Args:
+        world: Where the item is stored.
+        subscription: What it is added to.
         given: `price`, `quantity` (licensed only) and `metadata`.
         period: The subscription's current period.
         usage_from: Unix seconds from which a metered item's usage is billed.
+        at: Simulated unix seconds of the addition.
         param: Name of the parameter that holds `given`, for refusals.
 
     Raises:
@@ -58,7 +61,7 @@ def add_item(
             "current_period_start": period[0],
             "current_trial": None,
             "discounts": [],
-            "metadata": given.get("metadata", {}),
+            "metadata": given.get("metadata") or {},
             "subscription": subscription["id"],
             "tax_rates": [],
             **({} if is_metered else {"quantity": given.get("quantity", 1)}),
@@ -165,7 +168,7 @@ def _prorate(world: World, subscription: Resource, item: Resource, *, at: int, s
             world,
             subscription,
             amount=amount,
-            description=f"{word} time on {item['quantity']} × {price['id']}",
+            description=f"{word} time on {item['quantity']} x {price['id']}",
             period=(at, end),
             price=price,
             at=at,

@@ -21,7 +21,7 @@ from quill_stripesim.call import LISTING, Call, Route, honours
 from quill_stripesim.engine import collecting
 from quill_stripesim.engine.announcing import announce
 from quill_stripesim.engine.drafting import (
-    DRAFT_GRACE_SECONDS,
+    grace_seconds,
     new_invoice,
     pull_pending_items,
     refuse_too_many_items,
@@ -61,7 +61,7 @@ def create(call: Call) -> Resource:
     customer = world.require("customer", params["customer"], param="customer")
     at = instant_of(world, customer, now=call.now)
     draft = new_invoice(world, customer, at=at, currency=params.get("currency", "usd"), billing_reason="manual")
-    invoice = world.put(_changed(draft, params, at=at))
+    invoice = world.put(_changed(draft, params, at=at, grace=grace_seconds(world)))
     if params.get("pending_invoice_items_behavior", "exclude") == "include":
         pull_pending_items(world, invoice)
     invoice = with_totals(world, invoice)
@@ -75,7 +75,7 @@ def update(call: Call) -> Resource:
     if before["status"] != "draft" and set(call.params) - {"metadata", "auto_advance"}:
         editable(call.world, before["id"])
     at = _instant(call, before)
-    after = call.world.put(_changed(before, call.params, at=at))
+    after = call.world.put(_changed(before, call.params, at=at, grace=grace_seconds(call.world)))
     previous = {name: before[name] for name in call.params if name in before and before[name] != after[name]}
     announce(call.world, "invoice.updated", after, at=at, previous=previous)
     return after
@@ -187,7 +187,7 @@ def _instant(call: Call, invoice: Resource) -> int:
     return instant_of(call.world, call.world.require("customer", invoice["customer"]), now=call.now)
 
 
-def _changed(invoice: Resource, params: dict[str, Any], *, at: int) -> Resource:
+def _changed(invoice: Resource, params: dict[str, Any], *, at: int, grace: int) -> Resource:
     changed = {**invoice, **{name: params[name] for name in _OWN if name in params}}
     if "metadata" in params:
         changed["metadata"] = merged_metadata(invoice["metadata"], params["metadata"])
@@ -204,19 +204,16 @@ def _changed(invoice: Resource, params: dict[str, Any], *, at: int) -> Resource:
             raise StripeError("automatically_finalizes_at must be in the future.", param="automatically_finalizes_at")
         changed["auto_advance"] = params.get("auto_advance", True)
     elif changed["status"] == "draft" and changed["auto_advance"]:
-        changed["automatically_finalizes_at"] = invoice["automatically_finalizes_at"] or at + DRAFT_GRACE_SECONDS
+        changed["automatically_finalizes_at"] = invoice["automatically_finalizes_at"] or at + grace
     if not changed["auto_advance"]:
         changed["automatically_finalizes_at"] = None
     return changed
 
 
 def _fits(invoice: Resource, params: dict[str, Any]) -> bool:
-    return (
-        params.get("customer", invoice["customer"]) == invoice["customer"]
-        and params.get("status", invoice["status"]) == invoice["status"]
-        and params.get("subscription", invoice["_subscription"]) == invoice["_subscription"]
-        and params.get("collection_method", invoice["collection_method"]) == invoice["collection_method"]
-    )
+    fields = {"customer": "customer", "status": "status", "subscription": "_subscription"}
+    fields["collection_method"] = "collection_method"
+    return all(params[name] == invoice[field] for name, field in fields.items() if name in params)
 
 
 ROUTES = [

@@ -1,6 +1,7 @@
 """Prices: per unit or tiered, recurring or once, licensed or metered."""
 
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from stripe.params import PriceCreateParams, PriceListParams, PriceRetrieveParams, PriceSearchParams, PriceUpdateParams
@@ -80,7 +81,8 @@ def update(call: Call) -> Resource:
     """Changes what a price is called, not what it costs."""
     before = call.world.require("price", call.ids["id"])
     _take_lookup_key(call.world, call.params, but_not_from=before["id"])
-    changed = {name: call.params[name] for name in ("active", "lookup_key", "nickname") if name in call.params}
+    own = ("active", "lookup_key", "nickname")
+    changed: Resource = {name: call.params[name] for name in own if name in call.params}
     metadata = merged_metadata(before["metadata"], call.params.get("metadata", {}))
     after = call.world.put({**call.world.require("price", before["id"]), **changed, "metadata": metadata})
     previous = {name: before[name] for name in call.params if before.get(name) != after.get(name)}
@@ -165,9 +167,7 @@ def _tiers(params: dict[str, Any], scheme: str) -> list[Resource] | None:
             raise StripeError(f"You may not use {name} with tiers.", param=name)
     tiers = [_tier(given, number) for number, given in enumerate(params["tiers"])]
     bounds = [tier["up_to"] for tier in tiers]
-    rising = all(
-        low is not None and (high is None or low < high) for low, high in zip(bounds, bounds[1:], strict=False)
-    )
+    rising = all(low is not None and (high is None or low < high) for low, high in pairwise(bounds))
     if not bounds or bounds[-1] is not None or not rising:
         raise StripeError("Tiers must rise and end with up_to=inf.", param="tiers")
     return tiers

@@ -26,7 +26,7 @@ _FIELDS = honours("price", "quantity", "metadata", "proration_behavior", "paymen
 def create(call: Call) -> Resource:
     """Adds an item to a subscription; a metered one bills only usage after the addition."""
     subscription = call.world.require("subscription", call.params["subscription"], param="subscription")
-    given = {name: call.params[name] for name in ("price", "quantity", "metadata") if name in call.params}
+    given: Resource = {name: call.params[name] for name in ("price", "quantity", "metadata") if name in call.params}
     return _change(call, subscription, None, given)
 
 
@@ -34,7 +34,7 @@ def update(call: Call) -> Resource:
     """Changes an item's quantity, price or metadata."""
     item = call.world.require("subscription_item", call.ids["id"])
     subscription = call.world.require("subscription", item["subscription"])
-    given = {name: call.params[name] for name in ("price", "quantity", "metadata") if name in call.params}
+    given: Resource = {name: call.params[name] for name in ("price", "quantity", "metadata") if name in call.params}
     return _change(call, subscription, item, given)
 
 

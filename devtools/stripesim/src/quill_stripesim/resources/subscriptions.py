@@ -41,7 +41,7 @@ _SHARED = honours(*_OWN, "items", "metadata", "proration_behavior", "payment_beh
 def create(call: Call) -> Resource:
     """Subscribes a customer.
 
-    Periods are anchor + n × interval. Without an anchor it is now. `billing_cycle_anchor` must lie ahead and makes a
+    Periods are anchor + n x interval. Without an anchor it is now. `billing_cycle_anchor` must lie ahead and makes a
     shorter first period; `billing_cycle_anchor_config` finds the next such day itself and remembers day 31 through
     shorter months; `backdate_start_date` lets the first period, and the usage in it, begin earlier.
     """

@@ -41,7 +41,12 @@ def register(
     """Stores an endpoint.
 
     Args:
+        world: Where it is stored.
+        url: Where events are posted.
         secret: The signing secret, or None to derive one from the endpoint's id.
+        enabled_events: Event types it hears, or `*`.
+        api_version: Version its events are shaped in.
+        at: Simulated unix seconds.
 
     Raises:
         StripeError: 400 for another API version than the pinned one, a url that is not http, or more than 16 endpoints.
@@ -74,7 +79,8 @@ def register(
 def update(call: Call) -> Resource:
     """Changes where an endpoint is, what it hears, or whether it is enabled."""
     before = call.world.require("webhook_endpoint", call.ids["id"])
-    changed = {name: call.params[name] for name in ("url", "enabled_events", "description") if name in call.params}
+    own = ("url", "enabled_events", "description")
+    changed: Resource = {name: call.params[name] for name in own if name in call.params}
     if "disabled" in call.params:
         changed["status"] = "disabled" if call.params["disabled"] else "enabled"
     metadata = merged_metadata(before["metadata"], call.params.get("metadata", {}))
