@@ -81,9 +81,7 @@ def _check(tiers: tuple[Tier, ...], currency: str) -> None:
     for index, tier in enumerate(tiers):
         is_last = index == len(tiers) - 1
         if (tier.up_to is None) != is_last:
-            reason = (
-                "must be null: the last tier has no end" if is_last else "is null, but only the last tier has no end"
-            )
+            reason = "must be null: the last tier has no end" if is_last else "is null, but a tier follows"
             raise InvalidTierSchedule(f"tiers.{index}.up_to", reason)
         if tier.up_to is not None:
             if type(tier.up_to) is not int or not floor < tier.up_to <= QUANTITY_MAX:
@@ -91,9 +89,8 @@ def _check(tiers: tuple[Tier, ...], currency: str) -> None:
                     f"tiers.{index}.up_to", f"must be an int above {floor} and at most {QUANTITY_MAX}"
                 )
             floor = tier.up_to
-        if tier.flat_amount is not None and (
-            tier.flat_amount.currency != currency or tier.flat_amount.amount_minor < 0
-        ):
+        fee = tier.flat_amount
+        if fee is not None and (fee.currency != currency or fee.amount_minor < 0):
             raise InvalidTierSchedule(f"tiers.{index}.flat_amount", f"must be 0 or more {currency}")
 
 
