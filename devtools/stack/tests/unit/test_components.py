@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from fastapi.routing import iter_route_contexts
 from quill_runtime.settings import ServiceSettings
 from quill_stack.components import SERVICES, Component, Secrets, module_name, plan
 from quill_stack.ports import PortChooser
-from quill_stack.routes import PREFIXES
+from quill_stack.routes import PER_SERVICE, PREFIXES, find_service
 from quill_stack.state_folder import StateFolder, project_root
 from quill_stack.stores import Stores
 
@@ -33,15 +34,19 @@ def any_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PortChooser, "choose", lambda _self, _familiar: next(numbers))
 
 
-def settings_fields(service: str) -> set[str]:
-    """The environment variables that a service reads."""
+def settings_type(service: str) -> type[ServiceSettings]:
     module = importlib.import_module(f"{module_name(service)}.settings")
-    (settings,) = [
+    (found,) = [
         found
         for found in vars(module).values()
         if isinstance(found, type) and issubclass(found, ServiceSettings) and found is not ServiceSettings
     ]
-    return {name.upper() for name in settings.model_fields}
+    return found
+
+
+def settings_fields(service: str) -> set[str]:
+    """The environment variables that a service reads."""
+    return {name.upper() for name in settings_type(service).model_fields}
 
 
 @pytest.mark.usefixtures("any_port")
@@ -49,6 +54,21 @@ def settings_fields(service: str) -> set[str]:
 def test_every_variable_the_supervisor_gives_a_service_is_one_of_its_settings(service: str, tmp_path: Path):
     given = planned(tmp_path, {}, clock_file=tmp_path / "clock")[service].environment
     assert set(given) <= settings_fields(service)
+
+
+@pytest.mark.usefixtures("any_port")
+@pytest.mark.parametrize("service", SERVICES)
+async def test_every_route_of_every_service_is_reached_through_the_gateway(
+    service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in planned(tmp_path, {})[service].environment.items():
+        monkeypatch.setenv(name, value)
+    app = importlib.import_module(f"{module_name(service)}.app").build(settings_type(service)()).app
+    paths = [route.path for route in iter_route_contexts(app.routes)]
+    assert len(paths) > len(PER_SERVICE)
+    for path in paths:
+        shared = any(path == prefix or path.startswith(prefix + "/") for prefix in PER_SERVICE)
+        assert find_service(f"/{service}{path}" if shared else path) == (service, path)
 
 
 @pytest.mark.parametrize("service", SERVICES)
