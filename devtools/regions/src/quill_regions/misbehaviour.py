@@ -42,19 +42,26 @@ class Delivery:
 
 
 def deliveries(
-    organizations: Sequence[Organization], days: Sequence[date], *, seed: int, faults: Faults
+    organizations: Sequence[Organization],
+    days: Sequence[date],
+    *,
+    seed: int,
+    faults: Faults,
+    deadline: datetime | None = None,
 ) -> list[Delivery]:
     """Everything that all sources send for these days, in the order in which it is handed over.
 
     However it misbehaves, each day's last complete report carries what really happened, so the truth is known without
-    looking at the order.
+    looking at the order. Nothing is handed over after ``deadline``: what would be, comes at that instant.
     """
     sent: list[Delivery] = []
     for organization in organizations:
         for on in days:
             day = live_through(organization, on, seed=seed)
             randomness = random.Random(f"faults:{seed}:{organization.organization_id}:{on.isoformat()}")
-            sent.extend(_deliver(day, randomness, faults))
+            for delivery in _deliver(day, randomness, faults):
+                late = deadline is not None and delivery.at > deadline
+                sent.append(replace(delivery, at=deadline) if late and deadline else delivery)
     order = random.Random(f"order:{seed}")
     jitter = {id(delivery): order.random() if faults.reorder else 0.0 for delivery in sent}
     return sorted(sent, key=lambda delivery: (delivery.at, jitter[id(delivery)]))
