@@ -1,0 +1,1 @@
+"""HTTP: PostHog's daily report in, usage with its origins out."""

@@ -1,0 +1,66 @@
+"""``POST /api/usage``: PostHog's daily report (wire contract 5)."""
+
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter, Request
+from quill_runtime.auth import Keyring, SignedCaller
+from quill_runtime.clock import Clock
+from quill_runtime.database import Database, Transaction
+from quill_runtime.problems import Problem
+
+from quill_usage_ingest.api.callers import Authorization, license_caller, not_yours
+from quill_usage_ingest.domain.meters import MeterMap
+from quill_usage_ingest.domain.usage_book import Refusal
+from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
+from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.usecases import CurrentUsage, NotYours, record_daily_report
+from quill_usage_ingest.wire.daily_reports import (
+    DailyReport,
+    InvalidDailyReport,
+    from_wire_daily_report,
+    to_usage_report,
+)
+from quill_usage_ingest.wire.period_usage import to_wire_billing_answer
+
+
+def router(*, database: Database, keyring: Keyring, clock: Clock, slots: CounterSlots) -> APIRouter:
+    """``/api/usage``."""
+    routes = APIRouter(tags=["usage"])
+
+    @routes.post("/api/usage")
+    async def report_day(request: Request, authorization: Authorization = None) -> dict[str, Any]:
+        """Take one organization's daily report; answer 200 with the billing object once it is durable."""
+        now = clock.now()
+        caller = license_caller(authorization, keyring, now)
+        try:
+            daily = from_wire_daily_report(await request.body())
+            if caller.claims["organization_id"] != daily.organization_id:
+                raise not_yours()
+            current = await database.run(
+                lambda transaction: _record(transaction, daily, caller=caller, slots=slots, now=now)
+            )
+        except InvalidDailyReport as error:
+            raise Problem(400, error.code, str(error), attr=error.attribute) from error
+        except NotYours as error:
+            raise not_yours() from error
+        except TooManyCounters as error:
+            raise Problem(400, "too_many_counters", str(error), attr=error.counter) from error
+        if isinstance(current, Refusal):
+            raise Problem(400, current.code, current.detail, attr=current.attribute)
+        return to_wire_billing_answer(
+            current.organization, period=current.period, usage=current.usage, meters=current.meters
+        )
+
+    return routes
+
+
+async def _record(
+    transaction: Transaction, daily: DailyReport, *, caller: SignedCaller, slots: CounterSlots, now: datetime
+) -> CurrentUsage | Refusal:
+    usage = PostgresUsage(transaction, slots)
+    meters = MeterMap.of(await usage.metered_products())
+    report, note = to_usage_report(daily, source=caller.attributes["source"], metered_counters=meters.counters, now=now)
+    arrived = ArrivedReport(report, Arrival("http", daily.body, note=note))
+    return await record_daily_report(arrived, license_id=caller.key_id, tx=usage, now=now)

@@ -1,0 +1,56 @@
+"""The one place that knows every concrete part of usage-ingest. Nothing connects until it runs."""
+
+from quill_contracts.topics import LICENSES
+from quill_runtime.assembly import lay_foundation
+from quill_runtime.lifecycle import Service
+
+from quill_usage_ingest import consumers, jobs
+from quill_usage_ingest.api import daily_report, usage
+from quill_usage_ingest.settings import UsageIngestSettings
+from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.publication import SnapshotPublication
+
+NAME = "usage-ingest"
+
+
+def build(settings: UsageIngestSettings) -> Service:
+    """Put the service together.
+
+    Raises:
+        InvalidSealingKeys | InvalidApiTokens: naming the entry.
+    """
+    foundation = lay_foundation(NAME, settings)
+    foundation.verify_keys_from(LICENSES.name, key_id_field="license_id", attributes=("type", "source"))
+    slots = CounterSlots()
+    publication = SnapshotPublication(database=foundation.database, publisher=foundation.publisher, slots=slots)
+    group = foundation.settings.quill_kafka_group_prefix + NAME
+    return foundation.service(
+        routers=[
+            daily_report.router(
+                database=foundation.database, keyring=foundation.keyring, clock=foundation.clock, slots=slots
+            ),
+            usage.router(
+                database=foundation.database,
+                keyring=foundation.keyring,
+                tokens=foundation.tokens,
+                clock=foundation.clock,
+                slots=slots,
+            ),
+        ],
+        consumers=[
+            foundation.consumer(consumers.catalog(NAME, slots=slots)),
+            foundation.consumer(consumers.customers(NAME, slots=slots, outbox=foundation.outbox)),
+            foundation.consumer(
+                consumers.usage_reports(
+                    NAME, park_as=group, slots=slots, outbox=foundation.outbox, publication=publication
+                )
+            ),
+        ],
+        components=jobs.jobs(
+            database=foundation.database,
+            outbox=foundation.outbox,
+            clock=foundation.clock,
+            slots=slots,
+            publication=publication,
+        ),
+    )

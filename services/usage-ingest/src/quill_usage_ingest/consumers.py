@@ -1,0 +1,130 @@
+"""What usage-ingest takes from Kafka: reports, customers, the catalog."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
+from quill_contracts.topics import CATALOG, CUSTOMERS, USAGE_REPORTS
+from quill_runtime import dead_letters
+from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
+from quill_runtime.database import Transaction
+from quill_runtime.outbox import Outbox
+
+from quill_usage_ingest.domain.meters import MeteredProduct
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.usage_book import Refusal
+from quill_usage_ingest.domain.usage_report import UsageReport
+from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
+from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.parked_reports import replay_parked_reports
+from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.publication import SnapshotPublication
+from quill_usage_ingest.usecases import project_customers, project_products, record_reports
+from quill_usage_ingest.wire.subscriptions import from_wire_customer, from_wire_product
+from quill_usage_ingest.wire.usage_reports import UnstorableText, from_wire_usage_report
+
+BATCH_RECORDS_MAX: Final = 500
+FETCH_WAIT_MS: Final = 10
+
+
+def usage_reports(
+    group: str, *, park_as: str, slots: CounterSlots, outbox: Outbox, publication: SnapshotPublication
+) -> Consumption[UsageReport]:
+    """Reports in batches: one transaction, then the current snapshot of every organization touched.
+
+    A report that cannot be entered is parked here, in the batch's own transaction, under the consumer group
+    ``park_as``: a burst of reports for organizations still unknown then costs no halving of batches.
+    """
+
+    async def apply(
+        transaction: Transaction, received: Sequence[Received[UsageReport]], now: datetime
+    ) -> FollowUp | None:
+        arrived = [ArrivedReport(item.message, _arrival(item.record)) for item in received]
+        try:
+            outcomes = await record_reports(
+                arrived, tx=PostgresUsage(transaction, slots), now=now, is_publication_due=False
+            )
+        except TooManyCounters as error:
+            raise Rejected("too_many_counters", str(error), attribute=f"counters__{error.counter}") from error
+        touched = set()
+        for item, outcome in zip(received, outcomes, strict=True):
+            if isinstance(outcome, Refusal):
+                await dead_letters.park(
+                    transaction, outbox=outbox, group=park_as, record=item.record, rejected=_rejected(outcome), now=now
+                )
+            else:
+                touched.add(item.message.organization_id)
+        if not touched:
+            return None
+
+        async def publish() -> None:
+            await publication.publish_current(touched)
+
+        return publish
+
+    return Consumption(
+        topic=USAGE_REPORTS.name,
+        group=group,
+        decode=decode_usage_report,
+        apply=apply,
+        max_records=BATCH_RECORDS_MAX,
+        max_wait_ms=FETCH_WAIT_MS,
+    )
+
+
+def decode_usage_report(record: Record) -> UsageReport:
+    """The report in a record.
+
+    Raises:
+        Rejected: empty, or a text that cannot be kept.
+        pydantic.ValidationError: naming the field.
+    """
+    try:
+        return from_wire_usage_report(_value(record))
+    except UnstorableText as error:
+        raise Rejected("invalid_message", str(error), attribute=error.attribute) from error
+
+
+def customers(group: str, *, slots: CounterSlots, outbox: Outbox) -> Consumption[Organization]:
+    """Customer snapshots: keep the newest, move periods with the schedule, let waiting reports in."""
+
+    async def apply(transaction: Transaction, received: Sequence[Received[Organization]], now: datetime) -> None:
+        usage = PostgresUsage(transaction, slots)
+        projected = await project_customers([item.message for item in received], tx=usage)
+        for organization_id in projected.first_seen:
+            await replay_parked_reports(transaction, outbox=outbox, organization_id=organization_id, now=now)
+
+    return Consumption(topic=CUSTOMERS.name, group=group, decode=_decode_customer, apply=apply)
+
+
+def catalog(group: str, *, slots: CounterSlots) -> Consumption[MeteredProduct]:
+    """Products: keep which counter feeds which meter."""
+
+    async def apply(transaction: Transaction, received: Sequence[Received[MeteredProduct]], now: datetime) -> None:
+        del now
+        await project_products([item.message for item in received], tx=PostgresUsage(transaction, slots))
+
+    return Consumption(topic=CATALOG.name, group=group, decode=_decode_product, apply=apply)
+
+
+def _decode_customer(record: Record) -> Organization:
+    return from_wire_customer(CustomerSnapshot.from_bytes(_value(record)))
+
+
+def _decode_product(record: Record) -> MeteredProduct:
+    return from_wire_product(CatalogProduct.from_bytes(_value(record)))
+
+
+def _value(record: Record) -> bytes:
+    if record.value is None:
+        raise Rejected("empty_value", "the record has no value")
+    return record.value
+
+
+def _arrival(record: Record) -> Arrival:
+    return Arrival("kafka", record.value or b"", record.topic, record.partition, record.offset)
+
+
+def _rejected(refusal: Refusal) -> Rejected:
+    return Rejected(refusal.code, refusal.detail, attribute=refusal.attribute, subject=refusal.subject)

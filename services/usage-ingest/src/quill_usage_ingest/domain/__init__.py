@@ -1,0 +1,1 @@
+"""Usage without a database, a broker or a clock."""

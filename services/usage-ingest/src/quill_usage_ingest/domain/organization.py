@@ -1,0 +1,49 @@
+"""An organization as usage needs to know it: its schedule, its license, and what the daily answer says of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from quill_pricing.period import BillingSchedule
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something the customer may use, as PostHog's client reads it."""
+
+    key: str
+    name: str
+    description: str = ""
+    unit: str | None = None
+    limit: int | None = None
+    note: str | None = None
+    is_plan_default: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerFacts:
+    """What ``POST /api/usage`` answers beside usage. Quotas are in units of the meter; None is unlimited."""
+
+    customer_id: str
+    license_type: str
+    has_active_subscription: bool = False
+    never_drop_data: bool = False
+    quotas: Mapping[str, int | None] = field(default_factory=dict)
+    trust_scores: Mapping[str, int] = field(default_factory=dict)
+    """By product key, as PostHog's client looks them up."""
+    features: Sequence[Feature] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """The projection of one customer snapshot.
+
+    ``customer_revision`` is that of the snapshot; ``usage_revision`` counts the versions of this organization's own
+    period usage and is 0 while it has none.
+    """
+
+    organization_id: str
+    license_id: str
+    customer_revision: int
+    schedule: BillingSchedule
+    customer: CustomerFacts
+    usage_revision: int = 0

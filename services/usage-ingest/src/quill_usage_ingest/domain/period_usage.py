@@ -1,0 +1,135 @@
+"""Period usage: what an organization used in a billing period, per counter, and the largest total seen (L2, L3, L6)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from quill_pricing.period import BillingPeriod
+
+from quill_usage_ingest.domain.usage_cells import Cell, CellChange, WindowCells, as_of_rank, is_complete
+
+
+@dataclass(frozen=True, slots=True)
+class CounterUsage:
+    """One counter in one period, in the counter's own unit.
+
+    Attributes:
+        complete: sum over windows whose winning claim is complete.
+        partial: sum over windows the source still counts (L6).
+        maximum: the largest ``to_date`` since the period began or was last corrected (L3).
+    """
+
+    complete: int = 0
+    partial: int = 0
+    maximum: int = 0
+
+    @property
+    def to_date(self) -> int:
+        """Period-to-date usage: all cells whose window starts in the period, over all sources (L2)."""
+        return self.complete + self.partial
+
+    def moved(self, change: CellChange) -> "CounterUsage":
+        """With one cell's old contribution taken out, its new one put in, and the maximum raised if passed."""
+        complete, partial = self.complete, self.partial
+        if is_complete(change.before.rank):
+            complete -= change.before.quantity
+        else:
+            partial -= change.before.quantity
+        if is_complete(change.after.rank):
+            complete += change.after.quantity
+        else:
+            partial += change.after.quantity
+        return CounterUsage(complete, partial, max(self.maximum, complete + partial))
+
+    def corrected(self) -> "CounterUsage":
+        """With the maximum brought back to what is counted now: only an explicit correction may do this (L3)."""
+        return replace(self, maximum=self.to_date)
+
+
+NOTHING_USED: Final = CounterUsage()
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodUsage:
+    """All counters of one organization in one billing period.
+
+    Attributes:
+        as_of: the newest as-of instant among the reports merged so far, also those that changed nothing.
+        revision: the organization's usage revision at which this period last changed.
+        corrected_revision: the revision of the newest explicit correction.
+    """
+
+    period: BillingPeriod
+    as_of: datetime
+    revision: int
+    corrected_revision: int | None = None
+    counters: Mapping[str, CounterUsage] = field(default_factory=dict)
+
+    def entered(
+        self, changes: Mapping[str, CellChange], *, as_of: datetime, revision: int, is_correction: bool
+    ) -> "PeriodUsage":
+        """After one report changed these cells of the period."""
+        counters = dict(self.counters)
+        for counter, change in changes.items():
+            moved = counters.get(counter, NOTHING_USED).moved(change)
+            counters[counter] = moved.corrected() if is_correction else moved
+        return PeriodUsage(
+            period=self.period,
+            as_of=max(self.as_of, as_of),
+            revision=revision,
+            corrected_revision=revision if is_correction and changes else self.corrected_revision,
+            counters=counters,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodSum:
+    """What the cells of one period add up to: the check on, and the repair of, a maintained `PeriodUsage`."""
+
+    period: BillingPeriod
+    as_of: datetime
+    sums: Mapping[str, CounterUsage]
+
+
+def sum_windows(period: BillingPeriod, windows: Iterable[WindowCells]) -> PeriodSum | None:
+    """Add up windows of one period, or None when no cell was ever reported in them."""
+    complete: dict[str, int] = {}
+    partial: dict[str, int] = {}
+    newest = 0
+    for window in windows:
+        for counter, cell in window.cells.items():
+            newest = max(newest, _instant_only(cell))
+            side = complete if is_complete(cell.rank) else partial
+            side[counter] = side.get(counter, 0) + cell.quantity
+    if not newest:
+        return None
+    sums = {}
+    for counter in {**complete, **partial}:
+        done, counting = complete.get(counter, 0), partial.get(counter, 0)
+        sums[counter] = CounterUsage(done, counting, done + counting)
+    return PeriodSum(period, as_of_rank(newest), sums)
+
+
+def reconciled(period_sum: PeriodSum, stored: PeriodUsage | None, *, revision: int) -> PeriodUsage:
+    """Period usage as the cells have it, keeping maxima already published (L3).
+
+    Returns ``stored`` itself when it agrees with the cells, so that nothing is published for nothing.
+    """
+    if stored is None:
+        return PeriodUsage(
+            period=period_sum.period, as_of=period_sum.as_of, revision=revision, counters=period_sum.sums
+        )
+    counters = {
+        counter: replace(usage, maximum=max(usage.maximum, stored.counters.get(counter, NOTHING_USED).maximum))
+        for counter, usage in period_sum.sums.items()
+    }
+    as_of = max(stored.as_of, period_sum.as_of)
+    if counters == dict(stored.counters) and as_of == stored.as_of:
+        return stored
+    return replace(stored, as_of=as_of, counters=counters, revision=revision)
+
+
+def _instant_only(cell: Cell) -> int:
+    """A rank without its completeness, so that the newest instant can be found among both kinds."""
+    return cell.rank & ((1 << 60) - 1)

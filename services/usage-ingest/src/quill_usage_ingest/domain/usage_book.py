@@ -1,0 +1,165 @@
+"""Entering reports: cells, period usage and revisions of the organizations at hand, changed together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from quill_pricing.period import BillingPeriod, BillingSchedule
+
+from quill_usage_ingest.domain.period_usage import NOTHING_USED, PeriodUsage
+from quill_usage_ingest.domain.usage_cells import (
+    NEVER_REPORTED,
+    CellChange,
+    Cells,
+    WindowCells,
+    changes_by,
+    claimed_cells,
+)
+from quill_usage_ingest.domain.usage_report import QUANTITY_MAX, DayKey, ReportName, UsageReport, WindowKey
+
+CLOCK_TOLERANCE: Final = timedelta(days=2)
+"""How far a source's as-of instant may run ahead of ours. One from the year 9999 would win its cell for ever (L1)."""
+YEARS: Final = range(1971, 9000)
+"""Windows outside cannot be placed in a billing period; no honest report has one."""
+
+
+class Verdict(StrEnum):
+    """What became of a report that was entered."""
+
+    APPLIED = "applied"
+    """It won at least one cell."""
+    NO_CHANGE = "no_change"
+    """All it claims was known already."""
+    SUPERSEDED = "superseded"
+    """Claims of higher rank hold its cells."""
+    CONFLICT = "conflict"
+    """Another content is known under its name; merged by rank all the same, and both are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A report that cannot be entered as it is: nothing was changed, it is to be parked (L4)."""
+
+    code: str
+    detail: str
+    attribute: str
+    subject: str
+
+
+class PeriodKey(NamedTuple):
+    """One billing period of one organization."""
+
+    organization_id: str
+    period: BillingPeriod
+
+
+@dataclass(slots=True)
+class UsageBook:
+    """What is known of some organizations, and what entering reports made of it.
+
+    Loaded with all windows of the days and all periods that the reports touch. Reports are entered one by one in the
+    order they came, so the maxima do not depend on how a log happened to be cut into batches (L3).
+    """
+
+    schedules: Mapping[str, BillingSchedule]
+    revisions: Mapping[str, int]
+    windows: dict[WindowKey, WindowCells] = field(default_factory=dict)
+    periods: dict[PeriodKey, PeriodUsage] = field(default_factory=dict)
+    known_contents: dict[ReportName, set[bytes]] = field(default_factory=dict)
+    changed_windows: set[WindowKey] = field(default_factory=set)
+    changed_periods: set[PeriodKey] = field(default_factory=set)
+    _starts_by_day: dict[DayKey, set[datetime]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Index the windows by day, to see overlaps."""
+        for key, window in self.windows.items():
+            self._starts_by_day.setdefault(DayKey(key.organization_id, window.window.day, key.source), set()).add(
+                key.start
+            )
+
+    @property
+    def new_revisions(self) -> dict[str, int]:
+        """The next revision of every organization that changed: one per batch, however many reports changed it."""
+        return {key.organization_id: self.revisions[key.organization_id] + 1 for key in self.changed_periods}
+
+    def enter(self, report: UsageReport, *, now: datetime) -> Verdict | Refusal:
+        """Merge a report by rank and bring its period up to date."""
+        schedule = self.schedules.get(report.organization_id)
+        if schedule is None:
+            return unknown_organization(report.organization_id)
+        refusal = self._refuse(report, now=now)
+        if refusal is not None:
+            return refusal
+        key = report.window_key
+        known = self.windows.get(key, WindowCells(report.window))
+        claim = claimed_cells(report)
+        changes = changes_by(claim, to=known.cells)
+        period_key = PeriodKey(report.organization_id, schedule.period_containing(report.window.start))
+        usage = self.periods.get(period_key) or PeriodUsage(period=period_key.period, as_of=report.as_of, revision=0)
+        refusal = _refuse_overflow(report, usage, changes)
+        if refusal is not None:
+            return refusal
+        if changes:
+            cells = {**known.cells, **{counter: change.after for counter, change in changes.items()}}
+            self.windows[key] = WindowCells(known.window, cells)
+            self.changed_windows.add(key)
+            self._starts_by_day.setdefault(report.day_key, set()).add(key.start)
+        if changes or report.as_of > usage.as_of or period_key not in self.periods:
+            self.periods[period_key] = usage.entered(
+                changes,
+                as_of=report.as_of,
+                revision=self.revisions[report.organization_id] + 1,
+                is_correction=report.correction is not None,
+            )
+            self.changed_periods.add(period_key)
+        return self._verdict(report, claim, known.cells, changes)
+
+    def _refuse(self, report: UsageReport, *, now: datetime) -> Refusal | None:
+        subject = report.organization_id
+        if report.window.start.year not in YEARS:
+            return Refusal("window_out_of_range", "no billing period can hold this window", "window_start", subject)
+        if report.as_of > now + CLOCK_TOLERANCE:
+            detail = f"as_of is more than {CLOCK_TOLERANCE.days} days ahead of {now.isoformat()}"
+            return Refusal("as_of_in_the_future", detail, "as_of", subject)
+        for start in self._starts_by_day.get(report.day_key, ()):
+            other = self.windows[WindowKey(report.organization_id, start, report.source)].window
+            if other != report.window and other.overlaps(report.window):
+                detail = (
+                    f"{report.source} already reported {other.start.isoformat()} to {other.end.isoformat()};"
+                    " overlapping windows would count usage twice"
+                )
+                return Refusal("overlapping_window", detail, "window_end", subject)
+        return None
+
+    def _verdict(self, report: UsageReport, claim: Cells, known: Cells, changes: Mapping[str, CellChange]) -> Verdict:
+        contents = self.known_contents.setdefault(report.name, set())
+        is_conflict = bool(contents - {report.content_hash})
+        contents.add(report.content_hash)
+        if is_conflict:
+            return Verdict.CONFLICT
+        if changes:
+            return Verdict.APPLIED
+        if all(known.get(counter, NEVER_REPORTED) == cell for counter, cell in claim.items()):
+            return Verdict.NO_CHANGE
+        return Verdict.SUPERSEDED
+
+
+def unknown_organization(organization_id: str) -> Refusal:
+    """The organization has no customer snapshot yet; its reports wait until one arrives."""
+    return Refusal(
+        "unknown_organization",
+        f"no customer is known for organization {organization_id}; replayed when its first snapshot arrives",
+        "organization_id",
+        organization_id,
+    )
+
+
+def _refuse_overflow(report: UsageReport, usage: PeriodUsage, changes: Mapping[str, CellChange]) -> Refusal | None:
+    """A period total beyond fifteen digits cannot be published or billed; a person must look at the claim."""
+    for counter, change in changes.items():
+        if usage.counters.get(counter, NOTHING_USED).moved(change).to_date > QUANTITY_MAX:
+            detail = f"{counter}: the period's total would pass {QUANTITY_MAX}"
+            return Refusal("period_overflow", detail, f"counters__{counter}", report.organization_id)
+    return None

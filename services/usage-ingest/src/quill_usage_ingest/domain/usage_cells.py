@@ -1,0 +1,86 @@
+"""Usage cells: one quantity for (organization, counter, window, source), and how claims of it merge (L1).
+
+A cell is the pair (rank, quantity) and merging is the larger pair. That is a maximum over a total order, hence
+commutative, associative and idempotent: any permutation, repetition or re-send of reports gives the same cells.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from quill_usage_ingest.domain.completeness import Completeness
+from quill_usage_ingest.domain.usage_report import UsageReport, UsageWindow
+
+_RANK_EPOCH: Final = datetime(1, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_COMPLETE_BIT: Final = 1 << 60
+"""Above every instant: microseconds from year 1 to year 9999 need 59 bits."""
+
+
+def rank_of(completeness: Completeness, as_of: datetime) -> int:
+    """Completeness, then as-of instant, as one integer that fits a bigint and orders the same way.
+
+    Bit 60 says "complete"; below it stand the microseconds from year 1 to the as-of instant, plus one, so that 0 is
+    free to mean "never reported".
+    """
+    since = (as_of - _RANK_EPOCH) // _MICROSECOND + 1
+    return since | _COMPLETE_BIT if completeness is Completeness.COMPLETE else since
+
+
+def is_complete(rank: int) -> bool:
+    """Whether the claim that won the cell called its window complete (L6)."""
+    return bool(rank & _COMPLETE_BIT)
+
+
+def as_of_rank(rank: int) -> datetime:
+    """The as-of instant inside a rank above 0."""
+    return _RANK_EPOCH + ((rank & ~_COMPLETE_BIT) - 1) * _MICROSECOND
+
+
+class Cell(NamedTuple):
+    """The claim that holds a cell. Pairs compare by rank first; between equal ranks the larger quantity wins (L1)."""
+
+    rank: int
+    quantity: int
+
+
+NEVER_REPORTED: Final = Cell(0, 0)
+Cells = Mapping[str, Cell]
+"""Cells of one window and source by counter. A counter that is absent was never reported."""
+
+
+class CellChange(NamedTuple):
+    """What one report did to one cell."""
+
+    before: Cell
+    after: Cell
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCells:
+    """All cells of one (organization, window, source): the packed row."""
+
+    window: UsageWindow
+    cells: Cells = field(default_factory=dict)
+
+
+def claimed_cells(report: UsageReport) -> dict[str, Cell]:
+    """The cells as this report alone would have them."""
+    rank = rank_of(report.completeness, report.as_of)
+    return {counter: Cell(rank, quantity) for counter, quantity in report.counters.items()}
+
+
+def join(one: Cells, other: Cells) -> dict[str, Cell]:
+    """The larger claim of each cell. A counter missing on one side keeps what the other has."""
+    return {**one, **{counter: max(one.get(counter, cell), cell) for counter, cell in other.items()}}
+
+
+def changes_by(claim: Cells, *, to: Cells) -> dict[str, CellChange]:
+    """The cells of ``to`` that the claim wins, with their state before and after."""
+    changes = {}
+    for counter, cell in claim.items():
+        before = to.get(counter, NEVER_REPORTED)
+        if cell > before:
+            changes[counter] = CellChange(before, cell)
+    return changes

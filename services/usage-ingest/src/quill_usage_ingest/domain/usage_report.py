@@ -1,0 +1,105 @@
+"""A usage report: one source's claim of absolute counts for one organization and window."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from quill_usage_ingest.domain.completeness import Completeness
+
+QUANTITY_MAX: Final = 10**15 - 1
+"""Fifteen digits: the most one cell or one period of a counter may hold, in the counter's own unit."""
+DAY: Final = timedelta(days=1)
+
+
+class InvalidWindow(ValueError):
+    """The span is not within one UTC day."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class UsageWindow:
+    """A UTC day or a part of one, half-open (L1)."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        """Refuse anything that is not inside one UTC day.
+
+        Raises:
+            InvalidWindow: naive, not UTC, empty, backwards or across midnight.
+        """
+        if self.start.utcoffset() != timedelta(0) or self.end.utcoffset() != timedelta(0):
+            raise InvalidWindow("a window's ends must be instants in UTC (L21)")
+        if not self.start < self.end <= self.day + DAY:
+            raise InvalidWindow("a window must end after its start and within the same UTC day (L1)")
+
+    @property
+    def day(self) -> datetime:
+        """Midnight at which the window's UTC day begins."""
+        return datetime(self.start.year, self.start.month, self.start.day, tzinfo=UTC)
+
+    def overlaps(self, other: "UsageWindow") -> bool:
+        return self.start < other.end and other.start < self.end
+
+
+class WindowKey(NamedTuple):
+    """Whose cells, of which window, as counted by which source: one packed row."""
+
+    organization_id: str
+    start: datetime
+    source: str
+
+
+class DayKey(NamedTuple):
+    """One source's UTC day of one organization; its windows may not overlap."""
+
+    organization_id: str
+    day: datetime
+    source: str
+
+
+class ReportName(NamedTuple):
+    """What a source calls a report. Two contents under one name are a conflict."""
+
+    organization_id: str
+    source: str
+    report_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Who lowers a number, and why (L3)."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """A claim. Counters are absolute for the window, integers in the counter's own unit.
+
+    ``content_hash`` tells two claims under one ``report_id`` apart; it covers everything that was claimed.
+    """
+
+    report_id: str
+    organization_id: str
+    source: str
+    window: UsageWindow
+    completeness: Completeness
+    as_of: datetime
+    counters: Mapping[str, int]
+    content_hash: bytes
+    correction: Correction | None = None
+
+    @property
+    def window_key(self) -> WindowKey:
+        return WindowKey(self.organization_id, self.window.start, self.source)
+
+    @property
+    def day_key(self) -> DayKey:
+        return DayKey(self.organization_id, self.window.day, self.source)
+
+    @property
+    def name(self) -> ReportName:
+        return ReportName(self.organization_id, self.source, self.report_id)

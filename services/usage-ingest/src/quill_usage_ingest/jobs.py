@@ -1,0 +1,90 @@
+"""What usage-ingest does by the clock: publishing what is due, letting waiting reports in, auditing sums."""
+
+from datetime import datetime
+from typing import Final
+
+import structlog
+from quill_runtime.clock import Clock
+from quill_runtime.database import Database
+from quill_runtime.jobs import PeriodicJob
+from quill_runtime.outbox import Outbox
+
+from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.parked_reports import replay_parked_reports
+from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.publication import SnapshotPublication
+from quill_usage_ingest.usecases import audit_organizations
+
+PUBLISH_EVERY_SECONDS: Final = 0.25
+REPLAY_EVERY_SECONDS: Final = 5.0
+REPLAY_ORGANIZATIONS_MAX: Final = 100
+AUDIT_EVERY_SECONDS: Final = 60.0
+AUDIT_BATCH: Final = 50
+
+log = structlog.get_logger(__name__)
+
+
+def jobs(
+    *, database: Database, outbox: Outbox, clock: Clock, slots: CounterSlots, publication: SnapshotPublication
+) -> list[PeriodicJob]:
+    """All periodic work of the service."""
+
+    async def publish_due(now: datetime) -> None:
+        del now
+        await publication.publish_due()
+
+    replays = ParkedReplay(database=database, outbox=outbox, slots=slots)
+    audit = UsageAudit(database=database, slots=slots)
+    return [
+        PeriodicJob(name="publish-due", every_seconds=PUBLISH_EVERY_SECONDS, run=publish_due, clock=clock),
+        PeriodicJob(name="replay-parked", every_seconds=REPLAY_EVERY_SECONDS, run=replays.run, clock=clock),
+        PeriodicJob(name="audit-usage", every_seconds=AUDIT_EVERY_SECONDS, run=audit.run, clock=clock),
+    ]
+
+
+class ParkedReplay:
+    """Lets in reports whose organization became known in the very moment they were parked, or in great numbers."""
+
+    def __init__(self, *, database: Database, outbox: Outbox, slots: CounterSlots) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._slots = slots
+
+    async def run(self, now: datetime) -> int:
+        """Replay for every organization that is known by now; returns how many reports."""
+        async with self._database.begin() as transaction:
+            known = await PostgresUsage(transaction, self._slots).known_among_parked(limit=REPLAY_ORGANIZATIONS_MAX)
+            return sum(
+                [
+                    await replay_parked_reports(
+                        transaction, outbox=self._outbox, organization_id=organization_id, now=now
+                    )
+                    for organization_id in known
+                ]
+            )
+
+
+class UsageAudit:
+    """Goes through all organizations a few at a time, adds up their cells again and repairs what does not agree."""
+
+    def __init__(self, *, database: Database, slots: CounterSlots) -> None:
+        self._database = database
+        self._slots = slots
+        self._after = ""
+
+    async def run(self, now: datetime) -> int:
+        """Audit the next organizations; returns how many had to be repaired, which should be none, ever."""
+        del now
+        async with self._database.begin() as transaction:
+            after, repaired = await audit_organizations(
+                tx=PostgresUsage(transaction, self._slots), after=self._after, limit=AUDIT_BATCH
+            )
+        for result in repaired:
+            log.error(
+                "usage.repaired",
+                organization_id=result.organization_id,
+                periods=[period.start.isoformat() for period in result.repaired],
+                retired=result.retired,
+            )
+        self._after = after
+        return len(repaired)

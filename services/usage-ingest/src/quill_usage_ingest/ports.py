@@ -1,0 +1,146 @@
+"""What the use cases need of a store. Two stores keep it: Postgres and memory, held to one behaviour suite."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from quill_usage_ingest.domain.meters import MeteredProduct
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.period_usage import PeriodUsage
+from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
+from quill_usage_ingest.domain.usage_cells import WindowCells
+from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageReport, WindowKey
+
+SNAPSHOT_PERIODS = 3
+"""Newest periods that travel in one snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How a report came in: its exact bytes and where they stood (L4, L5).
+
+    ``intake`` is ``kafka`` or ``http``; the position is empty for HTTP. ``note`` tells what was left out of the cells.
+    """
+
+    intake: str
+    body: bytes
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    note: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivedReport:
+    """A report with its arrival."""
+
+    report: UsageReport
+    arrival: Arrival
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReport:
+    """A report as kept, for explaining a number (L5)."""
+
+    id: int
+    report_id: str
+    source: str
+    window_start: datetime
+    window_end: datetime
+    completeness: str
+    as_of: datetime
+    received_at: datetime
+    intake: str
+    topic: str | None
+    partition: int | None
+    offset: int | None
+    verdict: str
+    correction_actor: str | None
+    correction_reason: str | None
+    note: Mapping[str, Any] | None
+
+
+class TooManyCounters(Exception):
+    """The registry of counter names is full; names the counter that found no slot."""
+
+    def __init__(self, counter: str, slots_max: int) -> None:
+        super().__init__(f"{counter}: the registry already holds {slots_max} counter names")
+        self.counter = counter
+
+
+class UsageTransaction(Protocol):
+    """Reads and writes of one transaction; they appear together or not at all."""
+
+    async def lock_organizations(self, organization_ids: Collection[str]) -> dict[str, Organization]:
+        """The known ones among these, locked in the order of their ids until the end.
+
+        Every writer of an organization's usage holds this lock, so rows below it need none of their own.
+        """
+        ...
+
+    async def organization(self, organization_id: str) -> Organization | None: ...
+
+    async def organizations_after(self, organization_id: str, *, limit: int) -> list[str]:
+        """The next ids in order, for going through all organizations page by page."""
+        ...
+
+    async def save_customer(self, organization: Organization) -> None:
+        """Insert or replace the projection; never touches the usage revision."""
+        ...
+
+    async def windows_of_days(self, days: Collection[DayKey]) -> dict[WindowKey, WindowCells]: ...
+
+    async def windows_between(
+        self, organization_id: str, start: datetime | None, end: datetime | None
+    ) -> list[tuple[WindowKey, WindowCells]]:
+        """Windows that start in [``start``, ``end``), in order; None leaves a side open."""
+        ...
+
+    async def periods(self, keys: Collection[PeriodKey]) -> dict[PeriodKey, PeriodUsage]:
+        """Stored usage of these periods, whether on the present schedule or not."""
+        ...
+
+    async def periods_in_force(self, organization_id: str, *, newest: int | None) -> list[PeriodUsage]:
+        """The newest periods of the present schedule, oldest first; None for all of them."""
+        ...
+
+    async def known_contents(self, names: Collection[ReportName]) -> dict[ReportName, set[bytes]]: ...
+
+    async def save_windows(self, windows: Mapping[WindowKey, WindowCells]) -> None:
+        """Insert or replace packed rows.
+
+        Raises:
+            TooManyCounters: a new counter name found no slot.
+        """
+        ...
+
+    async def save_periods(self, periods: Mapping[PeriodKey, PeriodUsage]) -> None:
+        """Insert or replace period usage; a saved period is in force."""
+        ...
+
+    async def retire_periods_except(self, organization_id: str, in_force: Collection[PeriodKey]) -> int:
+        """Take all other periods of the organization out of force; they stay readable. Returns how many it took."""
+        ...
+
+    async def save_revisions(self, revisions: Mapping[str, int], *, is_publication_due: bool) -> None:
+        """Set usage revisions. ``is_publication_due`` when nobody else has promised to publish them."""
+        ...
+
+    async def keep_reports(self, reports: Sequence[tuple[ArrivedReport, Verdict]], *, now: datetime) -> None:
+        """Keep each distinct content once."""
+        ...
+
+    async def kept_reports(
+        self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
+    ) -> list[KeptReport]: ...
+
+    async def metered_products(self) -> list[MeteredProduct]: ...
+
+    async def save_metered_products(self, products: Collection[MeteredProduct]) -> None:
+        """Insert or replace."""
+        ...
+
+    async def raise_all_revisions(self) -> int:
+        """A new revision, due for publication, for every organization that has one. Returns how many."""
+        ...

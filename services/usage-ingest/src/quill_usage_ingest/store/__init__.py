@@ -1,0 +1,1 @@
+"""Where usage is kept: Postgres, and a memory store with the same behaviour."""

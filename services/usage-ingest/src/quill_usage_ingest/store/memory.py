@@ -1,0 +1,174 @@
+"""Usage in memory: the same behaviour as Postgres, for unit tests and simulation."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+
+from quill_usage_ingest.domain.meters import MeteredProduct
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.period_usage import PeriodUsage
+from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
+from quill_usage_ingest.domain.usage_cells import WindowCells
+from quill_usage_ingest.domain.usage_report import DayKey, ReportName, WindowKey
+from quill_usage_ingest.ports import ArrivedReport, KeptReport, TooManyCounters
+
+
+@dataclass(slots=True)
+class MemoryUsage:
+    """`UsageTransaction` on dictionaries. One task at a time; `begin` undoes everything when its block fails."""
+
+    counters_max: int = 512
+    held_organizations: dict[str, Organization] = field(default_factory=dict)
+    held_windows: dict[WindowKey, WindowCells] = field(default_factory=dict)
+    held_periods: dict[PeriodKey, PeriodUsage] = field(default_factory=dict)
+    retired: set[PeriodKey] = field(default_factory=set)
+    due: set[str] = field(default_factory=set)
+    reports: list[tuple[KeptReport, ReportName, bytes]] = field(default_factory=list)
+    products: dict[str, MeteredProduct] = field(default_factory=dict)
+    counters: set[str] = field(default_factory=set)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator["MemoryUsage"]:
+        """A transaction: nothing of the block stays when it raises."""
+        before = {held.name: copy(getattr(self, held.name)) for held in fields(self)}
+        try:
+            yield self
+        except BaseException:
+            for name, content in before.items():
+                setattr(self, name, content)
+            raise
+
+    async def lock_organizations(self, organization_ids: Collection[str]) -> dict[str, Organization]:
+        return {key: self.held_organizations[key] for key in sorted(organization_ids) if key in self.held_organizations}
+
+    async def organization(self, organization_id: str) -> Organization | None:
+        return self.held_organizations.get(organization_id)
+
+    async def organizations_after(self, organization_id: str, *, limit: int) -> list[str]:
+        return sorted(key for key in self.held_organizations if key > organization_id)[:limit]
+
+    async def save_customer(self, organization: Organization) -> None:
+        known = self.held_organizations.get(organization.organization_id)
+        revision = known.usage_revision if known else 0
+        self.held_organizations[organization.organization_id] = replace(organization, usage_revision=revision)
+
+    async def windows_of_days(self, days: Collection[DayKey]) -> dict[WindowKey, WindowCells]:
+        return {
+            key: held
+            for key, held in self.held_windows.items()
+            if DayKey(key.organization_id, held.window.day, key.source) in days
+        }
+
+    async def windows_between(
+        self, organization_id: str, start: datetime | None, end: datetime | None
+    ) -> list[tuple[WindowKey, WindowCells]]:
+        return sorted(
+            (
+                (key, held)
+                for key, held in self.held_windows.items()
+                if key.organization_id == organization_id
+                and (start is None or key.start >= start)
+                and (end is None or key.start < end)
+            ),
+            key=lambda item: item[0],
+        )
+
+    async def periods(self, keys: Collection[PeriodKey]) -> dict[PeriodKey, PeriodUsage]:
+        return {key: self.held_periods[key] for key in keys if key in self.held_periods}
+
+    async def periods_in_force(self, organization_id: str, *, newest: int | None) -> list[PeriodUsage]:
+        found = sorted(
+            (
+                usage
+                for key, usage in self.held_periods.items()
+                if key.organization_id == organization_id and key not in self.retired
+            ),
+            key=lambda usage: usage.period.start,
+        )
+        return found if newest is None else found[-newest:]
+
+    async def known_contents(self, names: Collection[ReportName]) -> dict[ReportName, set[bytes]]:
+        known: dict[ReportName, set[bytes]] = {}
+        for _, name, content_hash in self.reports:
+            if name in names:
+                known.setdefault(name, set()).add(content_hash)
+        return known
+
+    async def save_windows(self, windows: Mapping[WindowKey, WindowCells]) -> None:
+        new = {counter for held in windows.values() for counter in held.cells} - self.counters
+        free = self.counters_max - len(self.counters)
+        if len(new) > free:
+            raise TooManyCounters(sorted(new)[max(0, free)], self.counters_max)
+        self.counters |= new
+        self.held_windows |= windows
+
+    async def save_periods(self, periods: Mapping[PeriodKey, PeriodUsage]) -> None:
+        self.held_periods |= periods
+        self.retired -= periods.keys()
+
+    async def retire_periods_except(self, organization_id: str, in_force: Collection[PeriodKey]) -> int:
+        leaving = {
+            key
+            for key in self.held_periods
+            if key.organization_id == organization_id and key not in in_force and key not in self.retired
+        }
+        self.retired |= leaving
+        return len(leaving)
+
+    async def save_revisions(self, revisions: Mapping[str, int], *, is_publication_due: bool) -> None:
+        for organization_id, revision in revisions.items():
+            known = self.held_organizations[organization_id]
+            self.held_organizations[organization_id] = replace(known, usage_revision=revision)
+            if is_publication_due:
+                self.due.add(organization_id)
+
+    async def keep_reports(self, reports: Sequence[tuple[ArrivedReport, Verdict]], *, now: datetime) -> None:
+        for item, verdict in reports:
+            report, arrival = item.report, item.arrival
+            if any((name, content) == (report.name, report.content_hash) for _, name, content in self.reports):
+                continue
+            kept = KeptReport(
+                id=len(self.reports) + 1,
+                report_id=report.report_id,
+                source=report.source,
+                window_start=report.window.start,
+                window_end=report.window.end,
+                completeness=report.completeness.value,
+                as_of=report.as_of,
+                received_at=now,
+                intake=arrival.intake,
+                topic=arrival.topic,
+                partition=arrival.partition,
+                offset=arrival.offset,
+                verdict=verdict.value,
+                correction_actor=report.correction.actor if report.correction else None,
+                correction_reason=report.correction.reason if report.correction else None,
+                note=arrival.note,
+            )
+            self.reports.append((kept, report.name, report.content_hash))
+
+    async def kept_reports(
+        self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
+    ) -> list[KeptReport]:
+        return [
+            kept
+            for kept, name, _ in self.reports
+            if name.organization_id == organization_id
+            and kept.id > after_id
+            and window_start in (None, kept.window_start)
+        ][:limit]
+
+    async def metered_products(self) -> list[MeteredProduct]:
+        return [self.products[key] for key in sorted(self.products)]
+
+    async def save_metered_products(self, products: Collection[MeteredProduct]) -> None:
+        self.products |= {product.product_key: product for product in products}
+
+    async def raise_all_revisions(self) -> int:
+        counted = {key: held for key, held in self.held_organizations.items() if held.usage_revision > 0}
+        await self.save_revisions(
+            {key: held.usage_revision + 1 for key, held in counted.items()}, is_publication_due=True
+        )
+        return len(counted)

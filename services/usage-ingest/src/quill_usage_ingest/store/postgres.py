@@ -1,0 +1,370 @@
+"""Usage in Postgres: named queries that take and return domain values."""
+
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
+from quill_runtime.database import Transaction
+from sqlalchemy import Row, Select, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from quill_usage_ingest.domain.meters import MeteredProduct
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.period_usage import PeriodUsage
+from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
+from quill_usage_ingest.domain.usage_cells import WindowCells
+from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageWindow, WindowKey
+from quill_usage_ingest.ports import ArrivedReport, KeptReport
+from quill_usage_ingest.store import statements
+from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.customer_json import facts_from_json, facts_to_json
+from quill_usage_ingest.store.packing import pack_cells, pack_counters, unpack_cells, unpack_counters
+from quill_usage_ingest.store.tables import metered_products, organizations, period_usage, usage_reports, usage_windows
+
+ROWS_MAX = 100_000
+"""Windows or periods of one organization that one read may return: ten years of thirty sources."""
+
+
+class PostgresUsage:
+    """`UsageTransaction` on one open transaction."""
+
+    def __init__(self, transaction: Transaction, slots: CounterSlots) -> None:
+        self._connection = transaction.connection
+        self._slots = slots.of(transaction)
+
+    # -- organizations ---------------------------------------------------------------------------------------------
+
+    async def lock_organizations(self, organization_ids: Collection[str]) -> dict[str, Organization]:
+        if not organization_ids:
+            return {}
+        return await self._organizations(
+            select(organizations)
+            .where(organizations.c.organization_id == func.any(sorted(organization_ids)))
+            .order_by(organizations.c.organization_id)
+            .with_for_update()
+        )
+
+    async def organization(self, organization_id: str) -> Organization | None:
+        found = await self._organizations(
+            select(organizations).where(organizations.c.organization_id == organization_id)
+        )
+        return found.get(organization_id)
+
+    async def organizations_after(self, organization_id: str, *, limit: int) -> list[str]:
+        rows = await self._connection.execute(
+            select(organizations.c.organization_id)
+            .where(organizations.c.organization_id > organization_id)
+            .order_by(organizations.c.organization_id)
+            .limit(limit)
+        )
+        return [row.organization_id for row in rows]
+
+    async def save_customer(self, organization: Organization) -> None:
+        projected = {
+            "license_id": organization.license_id,
+            "customer_revision": organization.customer_revision,
+            "schedule_anchor": organization.schedule.anchor,
+            "schedule_interval": str(organization.schedule.interval),
+            "customer": facts_to_json(organization.customer),
+        }
+        await self._connection.execute(
+            insert(organizations)
+            .values(organization_id=organization.organization_id, **projected)
+            .on_conflict_do_update(index_elements=["organization_id"], set_=projected)
+        )
+
+    async def save_revisions(self, revisions: Mapping[str, int], *, is_publication_due: bool) -> None:
+        if revisions:
+            parameters = {
+                "organization_ids": list(revisions),
+                "revisions": list(revisions.values()),
+                "is_publication_due": is_publication_due,
+            }
+            await self._connection.execute(statements.SAVE_REVISIONS, parameters)
+
+    async def raise_all_revisions(self) -> int:
+        result = await self._connection.execute(
+            update(organizations)
+            .where(organizations.c.usage_revision > 0)
+            .values(usage_revision=organizations.c.usage_revision + 1, is_publication_due=True)
+        )
+        return result.rowcount
+
+    async def _organizations(self, query: Select[Any]) -> dict[str, Organization]:
+        rows = await self._connection.execute(query)
+        return {row.organization_id: _organization(row) for row in rows}
+
+    # -- windows ---------------------------------------------------------------------------------------------------
+
+    async def windows_of_days(self, days: Collection[DayKey]) -> dict[WindowKey, WindowCells]:
+        if not days:
+            return {}
+        parameters = {
+            "organization_ids": [day.organization_id for day in days],
+            "days": [day.day for day in days],
+            "sources": [day.source for day in days],
+        }
+        rows = (await self._connection.execute(statements.WINDOWS_OF_DAYS, parameters)).all()
+        return dict(await self._windows(rows))
+
+    async def windows_between(
+        self, organization_id: str, start: datetime | None, end: datetime | None
+    ) -> list[tuple[WindowKey, WindowCells]]:
+        query = select(usage_windows).where(usage_windows.c.organization_id == organization_id)
+        if start is not None:
+            query = query.where(usage_windows.c.window_start >= start)
+        if end is not None:
+            query = query.where(usage_windows.c.window_start < end)
+        ordered = query.order_by(usage_windows.c.window_start, usage_windows.c.source).limit(ROWS_MAX)
+        return await self._windows((await self._connection.execute(ordered)).all())
+
+    async def save_windows(self, windows: Mapping[WindowKey, WindowCells]) -> None:
+        if not windows:
+            return
+        await self._slots.ensure({counter for window in windows.values() for counter in window.cells})
+        ordered = sorted(windows.items())
+        packed = [pack_cells(window.cells, self._slots.slot) for _, window in ordered]
+        firsts, lasts = _spans(quantities for quantities, _ in packed)
+        parameters = {
+            "organization_ids": [key.organization_id for key, _ in ordered],
+            "starts": [key.start for key, _ in ordered],
+            "sources": [key.source for key, _ in ordered],
+            "ends": [window.window.end for _, window in ordered],
+            "firsts": firsts,
+            "lasts": lasts,
+            "quantities": [quantity for quantities, _ in packed for quantity in quantities],
+            "ranks": [rank for _, ranks in packed for rank in ranks],
+        }
+        await self._connection.execute(statements.SAVE_WINDOWS, parameters)
+
+    async def _windows(self, rows: Sequence[Row[Any]]) -> list[tuple[WindowKey, WindowCells]]:
+        names = await self._slots.names(max((len(row.ranks) for row in rows), default=0))
+        return [
+            (
+                WindowKey(row.organization_id, row.window_start, row.source),
+                WindowCells(
+                    UsageWindow(row.window_start, row.window_end), unpack_cells(row.quantities, row.ranks, names)
+                ),
+            )
+            for row in rows
+        ]
+
+    # -- periods ---------------------------------------------------------------------------------------------------
+
+    async def periods(self, keys: Collection[PeriodKey]) -> dict[PeriodKey, PeriodUsage]:
+        if not keys:
+            return {}
+        parameters = {
+            "organization_ids": [key.organization_id for key in keys],
+            "starts": [key.period.start for key in keys],
+            "ends": [key.period.end for key in keys],
+        }
+        rows = (await self._connection.execute(statements.PERIODS, parameters)).all()
+        return dict(await self._period_usages(rows))
+
+    async def periods_in_force(self, organization_id: str, *, newest: int | None) -> list[PeriodUsage]:
+        held = await self.newest_periods([organization_id], newest=newest or ROWS_MAX)
+        return held.get(organization_id, [])
+
+    async def newest_periods(self, organization_ids: Sequence[str], *, newest: int) -> dict[str, list[PeriodUsage]]:
+        """The newest periods in force of many organizations at once, oldest first."""
+        parameters = {"organization_ids": list(organization_ids), "newest": newest}
+        rows = (await self._connection.execute(statements.NEWEST_PERIODS, parameters)).all()
+        found: dict[str, list[PeriodUsage]] = {}
+        for key, usage in await self._period_usages(rows):
+            found.setdefault(key.organization_id, []).append(usage)
+        return found
+
+    async def save_periods(self, periods: Mapping[PeriodKey, PeriodUsage]) -> None:
+        if not periods:
+            return
+        await self._slots.ensure({counter for usage in periods.values() for counter in usage.counters})
+        ordered = sorted(periods.items(), key=lambda item: (item[0].organization_id, item[0].period.start))
+        packed = [pack_counters(usage.counters, self._slots.slot) for _, usage in ordered]
+        firsts, lasts = _spans(complete for complete, _, _ in packed)
+        parameters = {
+            "organization_ids": [key.organization_id for key, _ in ordered],
+            "starts": [key.period.start for key, _ in ordered],
+            "ends": [key.period.end for key, _ in ordered],
+            "as_ofs": [usage.as_of for _, usage in ordered],
+            "revisions": [usage.revision for _, usage in ordered],
+            "corrected_revisions": [usage.corrected_revision for _, usage in ordered],
+            "firsts": firsts,
+            "lasts": lasts,
+            "complete": [number for complete, _, _ in packed for number in complete],
+            "partial": [number for _, partial, _ in packed for number in partial],
+            "maximum": [number for _, _, maximum in packed for number in maximum],
+        }
+        await self._connection.execute(statements.SAVE_PERIODS, parameters)
+
+    async def retire_periods_except(self, organization_id: str, in_force: Collection[PeriodKey]) -> int:
+        kept = {key.period for key in in_force}
+        rows = await self._connection.execute(
+            select(period_usage.c.period_start, period_usage.c.period_end)
+            .where(period_usage.c.organization_id == organization_id, period_usage.c.is_in_force)
+            .limit(ROWS_MAX)
+        )
+        leaving = [row for row in rows if BillingPeriod(row.period_start, row.period_end) not in kept]
+        for row in leaving:
+            await self._connection.execute(
+                update(period_usage)
+                .where(
+                    period_usage.c.organization_id == organization_id,
+                    period_usage.c.period_start == row.period_start,
+                    period_usage.c.period_end == row.period_end,
+                )
+                .values(is_in_force=False)
+            )
+        return len(leaving)
+
+    async def _period_usages(self, rows: Sequence[Row[Any]]) -> list[tuple[PeriodKey, PeriodUsage]]:
+        names = await self._slots.names(max((len(row.maximum) for row in rows), default=0))
+        return [
+            (
+                PeriodKey(row.organization_id, BillingPeriod(row.period_start, row.period_end)),
+                PeriodUsage(
+                    period=BillingPeriod(row.period_start, row.period_end),
+                    as_of=row.as_of,
+                    revision=row.revision,
+                    corrected_revision=row.corrected_revision,
+                    counters=unpack_counters(row.complete, row.partial, row.maximum, names),
+                ),
+            )
+            for row in rows
+        ]
+
+    # -- reports ---------------------------------------------------------------------------------------------------
+
+    async def known_contents(self, names: Collection[ReportName]) -> dict[ReportName, set[bytes]]:
+        if not names:
+            return {}
+        parameters = {
+            "organization_ids": [name.organization_id for name in names],
+            "sources": [name.source for name in names],
+            "report_ids": [name.report_id for name in names],
+        }
+        known: dict[ReportName, set[bytes]] = {}
+        for row in await self._connection.execute(statements.KNOWN_CONTENTS, parameters):
+            known.setdefault(ReportName(row.organization_id, row.source, row.report_id), set()).add(row.content_hash)
+        return known
+
+    async def keep_reports(self, reports: Sequence[tuple[ArrivedReport, Verdict]], *, now: datetime) -> None:
+        if reports:
+            await self._connection.execute(
+                insert(usage_reports).on_conflict_do_nothing(constraint="usage_reports_content_key"),
+                [_report_row(item, verdict, now) for item, verdict in reports],
+            )
+
+    async def kept_reports(
+        self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
+    ) -> list[KeptReport]:
+        columns = [usage_reports.c[name] for name in KeptReport.__dataclass_fields__]
+        query = select(*columns).where(
+            usage_reports.c.organization_id == organization_id, usage_reports.c.id > after_id
+        )
+        if window_start is not None:
+            query = query.where(usage_reports.c.window_start == window_start)
+        rows = await self._connection.execute(query.order_by(usage_reports.c.id).limit(limit))
+        return [KeptReport(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's documented accessor
+
+    # -- meters ----------------------------------------------------------------------------------------------------
+
+    async def metered_products(self) -> list[MeteredProduct]:
+        rows = await self._connection.execute(select(metered_products).order_by(metered_products.c.product_key))
+        return [MeteredProduct(row.product_key, row.revision, row.usage_key, row.counter) for row in rows]
+
+    async def save_metered_products(self, products: Collection[MeteredProduct]) -> None:
+        for product in products:
+            row = {"revision": product.revision, "usage_key": product.usage_key, "counter": product.counter}
+            await self._connection.execute(
+                insert(metered_products)
+                .values(product_key=product.product_key, **row)
+                .on_conflict_do_update(index_elements=["product_key"], set_=row)
+            )
+
+    # -- publication -----------------------------------------------------------------------------------------------
+
+    async def lock_due_for_publication(self, *, limit: int) -> dict[str, Organization]:
+        """Organizations whose revision nobody has promised to publish, locked until they are."""
+        return await self._organizations(
+            select(organizations)
+            .where(organizations.c.is_publication_due)
+            .order_by(organizations.c.organization_id)
+            .limit(limit)
+            .with_for_update()
+        )
+
+    async def publication_done(self, organization_ids: Collection[str]) -> None:
+        await self._connection.execute(
+            update(organizations)
+            .where(organizations.c.organization_id == func.any(sorted(organization_ids)))
+            .values(is_publication_due=False)
+        )
+
+    async def share_lock_organizations(self, organization_ids: Collection[str]) -> dict[str, Organization]:
+        """Read organizations and hold writers off until the end of the transaction."""
+        return await self._organizations(
+            select(organizations)
+            .where(organizations.c.organization_id == func.any(sorted(organization_ids)))
+            .order_by(organizations.c.organization_id)
+            .with_for_update(read=True)
+        )
+
+    async def known_among_parked(self, *, limit: int) -> list[str]:
+        """Organizations that parked reports wait for and that are known by now."""
+        rows = await self._connection.execute(
+            text(
+                "select distinct d.subject from dead_letters as d"
+                " join organizations as o on o.organization_id = d.subject"
+                " where d.replayed_at is null and d.reason_code = 'unknown_organization' limit :limit"
+            ),
+            {"limit": limit},
+        )
+        return [row.subject for row in rows]
+
+
+def _spans(arrays: Iterable[Sequence[int]]) -> tuple[list[int], list[int]]:
+    """Where each array stands in their concatenation, counted from 1, both ends inclusive, as Postgres slices."""
+    firsts, lasts, end = [], [], 0
+    for array in arrays:
+        firsts.append(end + 1)
+        end += len(array)
+        lasts.append(end)
+    return firsts, lasts
+
+
+def _organization(row: Row[Any]) -> Organization:
+    return Organization(
+        organization_id=row.organization_id,
+        license_id=row.license_id,
+        customer_revision=row.customer_revision,
+        schedule=BillingSchedule(row.schedule_anchor, Interval.parse(row.schedule_interval)),
+        customer=facts_from_json(row.customer),
+        usage_revision=row.usage_revision,
+    )
+
+
+def _report_row(item: ArrivedReport, verdict: Verdict, now: datetime) -> dict[str, Any]:
+    report, arrival = item.report, item.arrival
+    return {
+        "organization_id": report.organization_id,
+        "source": report.source,
+        "report_id": report.report_id,
+        "content_hash": report.content_hash,
+        "window_start": report.window.start,
+        "window_end": report.window.end,
+        "completeness": report.completeness.value,
+        "as_of": report.as_of,
+        "received_at": now,
+        "intake": arrival.intake,
+        "topic": arrival.topic,
+        "partition": arrival.partition,
+        "offset": arrival.offset,
+        "verdict": verdict.value,
+        "correction_actor": report.correction.actor if report.correction else None,
+        "correction_reason": report.correction.reason if report.correction else None,
+        "note": dict(arrival.note) if arrival.note else None,
+        "body": zlib.compress(arrival.body, level=1),
+    }

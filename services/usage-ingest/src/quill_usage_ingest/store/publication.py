@@ -1,0 +1,83 @@
+"""Bringing current snapshots to Kafka, never an older one after a newer one.
+
+The topic is compacted by organization, so the last snapshot written is the one that stays. Each snapshot is therefore
+read and sent while its organization's row is locked: a writer with a newer revision waits, and can only publish later.
+Messages saved in an outbox beforehand could not promise that, so a row state (`is_publication_due`) takes its place.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from quill_contracts.topics import PERIOD_USAGE
+from quill_runtime.database import Database
+from quill_runtime.publisher import Outgoing, Publisher
+
+from quill_usage_ingest.domain.meters import MeterMap
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.ports import SNAPSHOT_PERIODS
+from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.wire.period_usage import to_wire_snapshot
+
+DUE_BATCH: Final = 200
+"""Organizations published under one set of locks."""
+
+
+class SnapshotPublication:
+    """Publishes ``usage.period-usage.v1``."""
+
+    def __init__(self, *, database: Database, publisher: Publisher, slots: CounterSlots) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._slots = slots
+
+    async def publish_current(self, organization_ids: Collection[str]) -> int:
+        """Send the present state of these organizations, changed or not; returns how many have one.
+
+        Called again after a crash between commit and publishing, it sends what was missed.
+
+        Raises:
+            PublishFailed: Kafka did not confirm; call again.
+        """
+        async with self._database.begin() as transaction:
+            usage = PostgresUsage(transaction, self._slots)
+            return await self._send(usage, await usage.share_lock_organizations(organization_ids))
+
+    async def publish_due(self) -> int:
+        """Send the organizations whose new revision nobody else has promised to send, and remember that it was done.
+
+        Raises:
+            PublishFailed: Kafka did not confirm; they stay due.
+        """
+        published = 0
+        while True:
+            async with self._database.begin() as transaction:
+                usage = PostgresUsage(transaction, self._slots)
+                due = await usage.lock_due_for_publication(limit=DUE_BATCH)
+                published += await self._send(usage, due)
+                await usage.publication_done(due.keys())
+            if len(due) < DUE_BATCH:
+                return published
+
+    async def _send(self, usage: PostgresUsage, organizations: Mapping[str, Organization]) -> int:
+        revisions = {key: held.usage_revision for key, held in organizations.items() if held.usage_revision > 0}
+        if not revisions:
+            return 0
+        meters = MeterMap.of(await usage.metered_products())
+        periods = await usage.newest_periods(sorted(revisions), newest=SNAPSHOT_PERIODS)
+        await self._publisher.publish_all(
+            [
+                Outgoing(
+                    PERIOD_USAGE.name,
+                    organization_id,
+                    to_wire_snapshot(
+                        organization_id,
+                        revision=revision,
+                        periods=periods.get(organization_id, []),
+                        meters=meters,
+                    ).to_bytes(),
+                )
+                for organization_id, revision in revisions.items()
+            ]
+        )
+        return len(revisions)

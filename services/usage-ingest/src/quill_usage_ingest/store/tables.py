@@ -1,0 +1,123 @@
+"""Rows of the usage database. Nothing here leaves the folder."""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+usage_metadata: Final = MetaData()
+
+_Instant = DateTime(timezone=True)
+
+organizations = Table(
+    "organizations",
+    usage_metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("license_id", String, nullable=False),
+    Column("customer_revision", BigInteger, nullable=False),
+    Column("usage_revision", BigInteger, nullable=False, server_default=text("0")),
+    Column("is_publication_due", Boolean, nullable=False, server_default=text("false")),
+    Column("schedule_anchor", _Instant, nullable=False),
+    Column("schedule_interval", String, nullable=False),
+    Column("customer", JSONB, nullable=False),
+    Index("organizations_publication_due_idx", "organization_id", postgresql_where=text("is_publication_due")),
+    comment="Projection of customer snapshots; its row lock orders all writers of one organization's usage.",
+)
+
+metered_products = Table(
+    "metered_products",
+    usage_metadata,
+    Column("product_key", String, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("usage_key", String, nullable=True),
+    Column("counter", String, nullable=True),
+    comment="Projection of the catalog: which counter feeds which meter.",
+)
+
+counter_slots = Table(
+    "counter_slots",
+    usage_metadata,
+    Column("name", String, primary_key=True),
+    Column("slot", SmallInteger, nullable=False, unique=True, autoincrement=False),
+    comment="Append-only: position of a counter in every packed array, from 0.",
+)
+
+usage_windows = Table(
+    "usage_windows",
+    usage_metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("window_start", _Instant, primary_key=True),
+    Column("source", String, primary_key=True),
+    Column("window_end", _Instant, nullable=False),
+    Column("quantities", ARRAY(BigInteger), nullable=False),
+    Column("ranks", ARRAY(BigInteger), nullable=False),
+    postgresql_with={"fillfactor": "70"},
+    comment="Packed usage cells (L1). Rank: 0 never reported; else bit 60 = complete, below it microseconds since"
+    " 0001-01-01 UTC of the as-of instant, plus 1.",
+)
+
+period_usage = Table(
+    "period_usage",
+    usage_metadata,
+    Column(
+        "organization_id",
+        String,
+        ForeignKey("organizations.organization_id", name="period_usage_organization_fkey"),
+        primary_key=True,
+    ),
+    Column("period_start", _Instant, primary_key=True),
+    Column("period_end", _Instant, primary_key=True),
+    Column("as_of", _Instant, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("corrected_revision", BigInteger, nullable=True),
+    Column("is_in_force", Boolean, nullable=False, server_default=text("true")),
+    Column("complete", ARRAY(BigInteger), nullable=False),
+    Column("partial", ARRAY(BigInteger), nullable=False),
+    Column("maximum", ARRAY(BigInteger), nullable=False),
+    postgresql_with={"fillfactor": "70"},
+    comment="Period-to-date sums of the cells and their maxima (L2, L3), packed by counter slot; maximum -1 = never"
+    " reported. Not in force: the schedule has moved away from this period.",
+)
+
+usage_reports = Table(
+    "usage_reports",
+    usage_metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("organization_id", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("report_id", String, nullable=False),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("window_start", _Instant, nullable=False),
+    Column("window_end", _Instant, nullable=False),
+    Column("completeness", String, nullable=False),
+    Column("as_of", _Instant, nullable=False),
+    Column("received_at", _Instant, nullable=False),
+    Column("intake", String, nullable=False),
+    Column("topic", String, nullable=True),
+    Column("partition", Integer, nullable=True),
+    Column("offset", BigInteger, nullable=True),
+    Column("verdict", String, nullable=False),
+    Column("correction_actor", String, nullable=True),
+    Column("correction_reason", String, nullable=True),
+    Column("note", JSONB, nullable=True),
+    Column("body", LargeBinary, nullable=False),
+    UniqueConstraint("organization_id", "source", "report_id", "content_hash", name="usage_reports_content_key"),
+    Index("usage_reports_window_idx", "organization_id", "window_start"),
+    comment="Every distinct report as received (zlib of the exact bytes) and what became of it (L4, L5).",
+)

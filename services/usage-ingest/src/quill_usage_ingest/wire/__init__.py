@@ -1,0 +1,1 @@
+"""Messages and HTTP bodies to domain values and back."""

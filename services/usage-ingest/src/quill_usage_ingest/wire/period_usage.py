@@ -1,0 +1,96 @@
+"""Period usage as published and as answered."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+from quill_contracts.identifiers import QUANTITY_MAX
+from quill_contracts.usage import MeterUsage, PeriodUsageSnapshot
+from quill_contracts.usage import PeriodUsage as WirePeriodUsage
+from quill_pricing.period import BillingPeriod
+
+from quill_usage_ingest.domain.meters import MeterMap
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.period_usage import NOTHING_USED, CounterUsage, PeriodUsage
+
+log = structlog.get_logger(__name__)
+
+
+def to_wire_snapshot(
+    organization_id: str, *, revision: int, periods: list[PeriodUsage], meters: MeterMap
+) -> PeriodUsageSnapshot:
+    """The current state of one organization, seen through the meters of today's catalog."""
+    return PeriodUsageSnapshot(
+        organization_id=organization_id,
+        revision=revision,
+        periods=[
+            WirePeriodUsage(
+                period_start=usage.period.start,
+                period_end=usage.period.end,
+                as_of=usage.as_of,
+                corrected_revision=usage.corrected_revision,
+                meters=to_wire_meters(organization_id, usage, meters),
+            )
+            for usage in periods
+        ],
+    )
+
+
+def to_wire_meters(organization_id: str, usage: PeriodUsage, meters: MeterMap) -> dict[str, MeterUsage]:
+    """Usage per meter; a meter whose counter was never reported in the period is left out."""
+    found = {}
+    for meter, counter in meters.counter_by_meter.items():
+        held = usage.counters.get(counter)
+        if held is None:
+            continue
+        found[meter] = MeterUsage(
+            complete=_publishable(held.complete, organization_id, meter),
+            partial=_publishable(held.partial, organization_id, meter),
+            maximum=_publishable(held.maximum, organization_id, meter),
+        )
+    return found
+
+
+def _publishable(quantity: int, organization_id: str, meter: str) -> int:
+    """Recomputing under a longer schedule can pass what a message may hold; saying the most it may beats silence."""
+    if quantity > QUANTITY_MAX:
+        log.error("usage.beyond_publishable", organization_id=organization_id, meter=meter, quantity=quantity)
+        return QUANTITY_MAX
+    return quantity
+
+
+ALWAYS_SUMMARIZED: Final = ("events", "recordings")
+"""PostHog's client indexes these two without asking (wire contract 3)."""
+
+
+def to_wire_billing_answer(
+    organization: Organization, *, period: BillingPeriod, usage: PeriodUsage | None, meters: MeterMap
+) -> dict[str, Any]:
+    """The body of ``POST /api/usage``. Usage counts complete days only: PostHog adds today by itself (L6)."""
+    customer = organization.customer
+    counters: Mapping[str, CounterUsage] = usage.counters if usage else {}
+    keys = [*ALWAYS_SUMMARIZED, *meters.counter_by_meter, *customer.quotas]
+    return {
+        "license": {"type": customer.license_type},
+        "customer": {
+            "customer_id": customer.customer_id,
+            "has_active_subscription": customer.has_active_subscription,
+            "billing_period": {
+                "current_period_start": period.start.isoformat(),
+                "current_period_end": period.end.isoformat(),
+                "interval": str(organization.schedule.interval),
+            },
+            "usage_summary": {
+                key: {
+                    "usage": counters.get(meters.counter_by_meter.get(key, ""), NOTHING_USED).complete,
+                    "limit": customer.quotas.get(key),
+                }
+                for key in dict.fromkeys(keys)
+            },
+            "never_drop_data": customer.never_drop_data,
+            "customer_trust_scores": dict(customer.trust_scores),
+            "available_product_features": [msgspec.to_builtins(feature) for feature in customer.features],
+            "products": None,
+        },
+    }

@@ -1,0 +1,36 @@
+"""What subscriptions publishes, as far as usage needs it."""
+
+from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
+from quill_pricing.period import BillingSchedule, Interval
+
+from quill_usage_ingest.domain.meters import MeteredProduct
+from quill_usage_ingest.domain.organization import CustomerFacts, Feature, Organization
+
+
+def from_wire_customer(snapshot: CustomerSnapshot) -> Organization:
+    """The part of a customer snapshot that usage needs."""
+    product_by_meter = {item.usage_key: item.product_key for item in snapshot.items if item.usage_key}
+    return Organization(
+        organization_id=snapshot.organization_id,
+        license_id=snapshot.license_id,
+        customer_revision=snapshot.revision,
+        schedule=BillingSchedule(snapshot.schedule.anchor, Interval.parse(snapshot.schedule.interval)),
+        customer=CustomerFacts(
+            customer_id=snapshot.customer_id,
+            license_type=snapshot.license_type,
+            has_active_subscription=snapshot.has_active_subscription,
+            never_drop_data=snapshot.never_drop_data,
+            quotas={item.usage_key: item.quota for item in snapshot.items if item.usage_key},
+            trust_scores={
+                product_by_meter[meter]: score
+                for meter, score in snapshot.trust_scores.items()
+                if meter in product_by_meter
+            },
+            features=[Feature(**feature.model_dump()) for feature in snapshot.features],
+        ),
+    )
+
+
+def from_wire_product(product: CatalogProduct) -> MeteredProduct:
+    """The part of a catalog product that usage needs."""
+    return MeteredProduct(product.product_key, product.revision, product.usage_key, product.counter)
