@@ -1,0 +1,1 @@
+"""HTTP: the product's billing calls, the operators' calls, and who may make them."""

@@ -1,0 +1,1 @@
+"""History of this service's tables."""

@@ -1,0 +1,65 @@
+"""The service's own tables. Events, outbox and positions are the runtime's."""
+
+from sqlalchemy import BigInteger, Column, DateTime, Index, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData()
+
+_Instant = DateTime(timezone=True)
+
+catalog_versions = Table(
+    "catalog_versions",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("effective_at", _Instant, nullable=False),
+    Column("adopted_at", _Instant, nullable=False),
+    Column("products", JSONB, nullable=False),
+    comment="Each catalog that came into force: its products as [key, revision] in the order of the file.",
+)
+
+catalog_products = Table(
+    "catalog_products",
+    metadata,
+    Column("product_key", String, primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("document", JSONB, nullable=False),
+    comment="Every revision of every product; never changed, because subscriptions hold on to theirs.",
+)
+
+customers = Table(
+    "customers",
+    metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("license_id", String, nullable=False),
+    Column("stream_version", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("catalog_version", Integer, nullable=False),
+    Column("effective_at", _Instant, nullable=False),
+    Column("refresh_at", _Instant, nullable=False),
+    Column("updated_at", _Instant, nullable=False),
+    Column("state", JSONB, nullable=False),
+    Column("members", JSONB, nullable=False),
+    Index("customers_refresh_idx", "refresh_at"),
+    Index("customers_catalog_idx", "catalog_version"),
+    Index("customers_license_idx", "license_id"),
+    comment="Projection of each customer's events; revision is that of its newest published snapshot.",
+)
+
+license_bindings = Table(
+    "license_bindings",
+    metadata,
+    Column("license_id", String, primary_key=True),
+    Column("organization_id", String, nullable=False),
+    Column("bound_at", _Instant, nullable=False),
+    UniqueConstraint("organization_id", name="license_bindings_organization_key"),
+    comment="A license that is not a region's belongs to exactly one organization, the first it named (L17).",
+)
+
+period_usage = Table(
+    "period_usage",
+    metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("snapshot", JSONB, nullable=False),
+    comment="Copy of usage.period-usage.v1; the highest revision holds.",
+)

@@ -1,0 +1,1 @@
+"""Load, decide, save, announce: one use case, one transaction."""

@@ -1,0 +1,1 @@
+"""Messages, stored documents and HTTP bodies on one side, domain values on the other."""
