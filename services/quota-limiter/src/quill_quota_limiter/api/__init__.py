@@ -1,0 +1,1 @@
+"""HTTP entry points: quota checks, and why they are answered as they are."""

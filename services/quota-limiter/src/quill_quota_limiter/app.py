@@ -1,0 +1,57 @@
+"""Puts the quota limiter together. Nothing connects until the service runs."""
+
+from quill_contracts import topics
+from quill_runtime.assembly import lay_foundation
+from quill_runtime.database import Database
+from quill_runtime.lifecycle import Service
+from quill_runtime.outbox import Outbox
+
+from quill_quota_limiter import consumers, jobs
+from quill_quota_limiter.api import limits, quota
+from quill_quota_limiter.api.authorization import Gate
+from quill_quota_limiter.settings import QuotaLimiterSettings
+from quill_quota_limiter.store.postgres import PostgresLimits
+from quill_quota_limiter.store.redis import RedisBoard
+from quill_quota_limiter.usecases import RebuildReport, rebuild_answers
+
+NAME = "quota-limiter"
+
+
+def build(settings: QuotaLimiterSettings) -> Service:
+    """The service, ready to run.
+
+    Raises:
+        InvalidSealingKeys | InvalidApiTokens: a setting cannot be read.
+    """
+    foundation = lay_foundation(NAME, settings)
+    foundation.verify_keys_from(topics.LICENSES.name, key_id_field="license_id", attributes=("type", "source"))
+    store = PostgresLimits(foundation.database, foundation.outbox)
+    board = RedisBoard(settings.redis_url)
+    gate = Gate(foundation.tokens, foundation.keyring, foundation.clock)
+    desk = quota.QuotaDesk(store, board, foundation.clock, settings.unknown_organization_policy)
+    return foundation.service(
+        routers=[
+            quota.router(desk, gate),
+            limits.router(store=store, board=board, gate=gate, clock=foundation.clock),
+        ],
+        consumers=[
+            foundation.consumer(consumers.customers(store, board)),
+            foundation.consumer(consumers.period_usage(store, board)),
+        ],
+        components=[
+            board,
+            jobs.lost_board(store, board, foundation.clock),
+            jobs.due_evaluations(store, board, foundation.clock),
+        ],
+    )
+
+
+async def rebuild(settings: QuotaLimiterSettings) -> RebuildReport:
+    """Fill Redis from Postgres, beside a running service or without one (L8)."""
+    database = Database(settings.database_url, application_name=f"{NAME}-rebuild")
+    board = RedisBoard(settings.redis_url)
+    try:
+        return await rebuild_answers(store=PostgresLimits(database, Outbox()), board=board)
+    finally:
+        await board.stop()
+        await database.close()

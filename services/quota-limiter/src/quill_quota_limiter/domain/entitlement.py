@@ -1,0 +1,59 @@
+"""What a customer may use: the facts about one organization that limits follow from."""
+
+from dataclasses import dataclass
+
+from quill_pricing.period import BillingSchedule
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """One meter of one customer.
+
+    Attributes:
+        quota: units per billing period, ``None`` for unlimited; always recomputed here from the price.
+        allowance: units that cost nothing, for the evidence.
+        billing_limit_usd: whole dollars per billing period, ``None`` for none; for the evidence.
+        trust_score: 0, 3, 7, 10 or 15; ``None`` when nobody has scored the customer.
+    """
+
+    usage_key: str
+    quota: int | None
+    allowance: int = 0
+    billing_limit_usd: int | None = None
+    subscribed: bool = False
+    trust_score: int | None = None
+    never_drop_data: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """One revision of a customer, reduced to what limits depend on."""
+
+    organization_id: str
+    revision: int
+    license_id: str
+    schedule: BillingSchedule
+    entitlements: tuple[Entitlement, ...]
+    tokens: frozenset[str] = frozenset()
+    """API tokens of the organization's projects."""
+
+    def entitlement(self, usage_key: str) -> Entitlement:
+        """The meter's entitlement; a meter that no item names any more is not limited."""
+        for entitlement in self.entitlements:
+            if entitlement.usage_key == usage_key:
+                return entitlement
+        return Entitlement(usage_key=usage_key, quota=None)
+
+
+def tightest(entitlements: list[Entitlement]) -> tuple[Entitlement, ...]:
+    """One entitlement per meter: where two items feed on the same meter, the smaller quota holds (L10)."""
+    chosen: dict[str, Entitlement] = {}
+    for entitlement in entitlements:
+        known = chosen.get(entitlement.usage_key)
+        if known is None or _is_tighter(entitlement.quota, known.quota):
+            chosen[entitlement.usage_key] = entitlement
+    return tuple(chosen[usage_key] for usage_key in sorted(chosen))
+
+
+def _is_tighter(quota: int | None, other: int | None) -> bool:
+    return quota is not None and (other is None or quota < other)

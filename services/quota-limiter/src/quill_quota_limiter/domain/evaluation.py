@@ -1,0 +1,172 @@
+"""All limits of one organization, decided together from one set of facts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from quill_pricing.period import BillingPeriod
+
+from quill_quota_limiter.domain.entitlement import Customer
+from quill_quota_limiter.domain.limit_decision import Decision, decide
+from quill_quota_limiter.domain.limit_state import Evidence, LimitState, Transition, evolve
+from quill_quota_limiter.domain.period_usage import OrganizationUsage
+
+
+@dataclass(frozen=True, slots=True)
+class MeterLimit:
+    """One meter's limit state beside the numbers and the rule of the newest evaluation."""
+
+    state: LimitState
+    usage: int
+    quota: int | None
+    rule: str
+    rule_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizationLimits:
+    """Everything decided about one organization: one row, one revision.
+
+    Attributes:
+        revision: rises with each observable change; 0 before the customer is known.
+        license_id: the license that may ask about this organization.
+        tokens_revision: rises when the organization's project tokens change.
+        evaluated_at: the newest instant an evaluation used; it never goes back, whatever replicas' clocks say.
+        next_evaluation_at: when time alone may change a state; ``None`` before the customer is known.
+    """
+
+    organization_id: str
+    revision: int = 0
+    license_id: str | None = None
+    tokens_revision: int = 0
+    period_start: datetime | None = None
+    period_end: datetime | None = None
+    evaluated_at: datetime | None = None
+    next_evaluation_at: datetime | None = None
+    meters: Mapping[str, MeterLimit] = field(default_factory=dict)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the customer was ever heard of; before that nothing is decided."""
+        return self.revision > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The organization after an evaluation and what changed on the way.
+
+    ``is_changed`` means somebody outside could tell the difference, and is exactly when the revision rose.
+    """
+
+    limits: OrganizationLimits
+    transitions: tuple[Transition, ...]
+    is_changed: bool
+
+
+def evaluate(
+    limits: OrganizationLimits,
+    *,
+    customer: Customer,
+    usage: OrganizationUsage | None,
+    tokens_changed: bool,
+    now: datetime,
+) -> Evaluation:
+    """Decide every meter of one organization with its current facts (L7, L9).
+
+    The billing period comes from the schedule and the instant, so a period ends on time even when nobody publishes.
+    """
+    now = now if limits.evaluated_at is None else max(now, limits.evaluated_at)
+    period = customer.schedule.period_containing(now)
+    meters: dict[str, MeterLimit] = {}
+    transitions: list[Transition] = []
+    for usage_key in sorted({*limits.meters, *(e.usage_key for e in customer.entitlements)}):
+        meters[usage_key], transition = _evaluate_meter(
+            limits, usage_key, customer=customer, usage=usage, period=period, now=now
+        )
+        if transition is not None:
+            transitions.append(transition)
+    evaluated = replace(
+        limits,
+        license_id=customer.license_id,
+        tokens_revision=limits.tokens_revision + tokens_changed,
+        period_start=period.start,
+        period_end=period.end,
+        meters=meters,
+    )
+    is_changed = evaluated != limits or not limits.is_known
+    return Evaluation(
+        limits=replace(
+            evaluated,
+            revision=limits.revision + is_changed,
+            evaluated_at=now,
+            next_evaluation_at=_next_evaluation_at(meters, period),
+        ),
+        transitions=tuple(transitions),
+        is_changed=is_changed,
+    )
+
+
+def _evaluate_meter(
+    limits: OrganizationLimits,
+    usage_key: str,
+    *,
+    customer: Customer,
+    usage: OrganizationUsage | None,
+    period: BillingPeriod,
+    now: datetime,
+) -> tuple[MeterLimit, Transition | None]:
+    known = limits.meters.get(usage_key)
+    previous = known.state if known else None
+    entitlement = customer.entitlement(usage_key)
+    quantities = usage.in_period(period.start) if usage else None
+    # An organization that reports has used nothing of a meter it does not mention; one that never reported is unknown.
+    used = None if usage is None else (quantities.quantities.get(usage_key, 0) if quantities else 0)
+    decision = decide(entitlement, used, previous, period=period, now=now)
+    state, transition = previous, None
+    if decision.differs_from(previous):
+        evidence = Evidence(
+            usage=used or 0,
+            usage_revision=usage.revision if usage else 0,
+            usage_as_of=quantities.as_of if quantities else None,
+            quota=entitlement.quota,
+            allowance=entitlement.allowance,
+            billing_limit_usd=entitlement.billing_limit_usd,
+            subscribed=entitlement.subscribed,
+            customer_revision=customer.revision,
+            trust_score=entitlement.trust_score,
+            never_drop_data=entitlement.never_drop_data,
+            buffer=decision.buffer,
+            grace_days=decision.grace_days,
+            period_start=period.start,
+            period_end=period.end,
+            previous=previous.name if previous else None,
+            evaluated_at=now,
+        )
+        transition = _transition(limits.organization_id, usage_key, previous, decision, evidence)
+        state = evolve(previous, transition)
+    assert state is not None  # a decision always differs from no state at all
+    return MeterLimit(state, used or 0, entitlement.quota, decision.rule, decision.rule_version), transition
+
+
+def _transition(
+    organization_id: str, usage_key: str, previous: LimitState | None, decision: Decision, evidence: Evidence
+) -> Transition:
+    return Transition(
+        organization_id=organization_id,
+        usage_key=usage_key,
+        sequence=(previous.sequence if previous else 0) + 1,
+        from_state=previous.name if previous else None,
+        to_state=decision.state,
+        at=evidence.evaluated_at,
+        limited_until=decision.limited_until,
+        suspended_until=decision.suspended_until,
+        rule=decision.rule,
+        rule_version=decision.rule_version,
+        sentence=decision.sentence,
+        evidence=evidence,
+    )
+
+
+def _next_evaluation_at(meters: Mapping[str, MeterLimit], period: BillingPeriod) -> datetime:
+    """The first instant at which time alone can change a state: a grace ends, or the billing period does."""
+    return min([period.end, *(m.state.suspended_until for m in meters.values() if m.state.suspended_until)])

@@ -1,0 +1,164 @@
+"""May this meter be used? The rules of wire contract 4, in their order, as one pure function (L7).
+
+Rule 5 of the contract, PostHog's feature flag that keeps data past the quota, is PostHog's own and has no place here:
+billing does not know its flags.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time, timedelta
+from typing import Final
+
+from quill_pricing.period import BillingPeriod
+
+from quill_quota_limiter.domain.entitlement import Entitlement
+from quill_quota_limiter.domain.limit_state import LimitState, StateName
+from quill_quota_limiter.domain.resources import RULE_TABLES, RULE_VERSION, RuleTable
+
+NO_QUOTA: Final = "no_quota"
+NO_USAGE: Final = "no_usage"
+UNDER_QUOTA: Final = "under_quota"
+NEVER_DROP_DATA: Final = "never_drop_data"
+ALREADY_LIMITED: Final = "already_limited"
+NO_GRACE: Final = "no_grace"
+GRACE_STARTED: Final = "grace_started"
+GRACE_RUNNING: Final = "grace_running"
+GRACE_EXPIRED: Final = "grace_expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What holds for one meter from now on, and the rule that said so."""
+
+    state: StateName
+    rule: str
+    rule_version: int
+    sentence: str
+    buffer: int
+    grace_days: int
+    limited_until: datetime | None = None
+    suspended_until: datetime | None = None
+
+    def differs_from(self, previous: LimitState | None) -> bool:
+        """Whether this is a change worth an event: another state, or another end of the same one."""
+        return previous is None or (self.state, self.limited_until, self.suspended_until) != (
+            previous.name,
+            previous.limited_until,
+            previous.suspended_until,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    rule: str
+    state: StateName
+    why: str
+    until: datetime | None = None
+
+
+def decide(
+    entitlement: Entitlement,
+    usage: int | None,
+    previous: LimitState | None,
+    *,
+    period: BillingPeriod,
+    now: datetime,
+    rules: RuleTable = RULE_TABLES[RULE_VERSION],
+) -> Decision:
+    """Decide one meter from its own inputs alone (L7, L10).
+
+    Args:
+        entitlement: the meter's quota and what softens it.
+        usage: units used in ``period``, today included; ``None`` when no usage of the organization was ever heard of.
+        previous: where the limit stood; a state entered in an earlier period holds nobody back in this one (L9).
+        period: the billing period that contains ``now``.
+        now: the instant of the decision.
+        rules: the numbers to decide with; another table only to take an old decision again.
+    """
+    special = rules.resource(entitlement.usage_key)
+    grace_days = rules.grace_days(entitlement.usage_key, entitlement.trust_score)
+    outcome = _not_limited(entitlement, usage, rules)
+    if outcome is None:
+        is_of_this_period = previous is not None and previous.since >= period.start
+        over = _over_quota(
+            entitlement.trust_score,
+            previous if is_of_this_period else None,
+            grace_days=grace_days,
+            period_end=period.end,
+            now=now,
+            is_exempt=special.is_exempt,
+        )
+        outcome = replace(over, why=f"{usage:,} of {entitlement.quota:,} used; {over.why}")
+    return Decision(
+        state=outcome.state,
+        rule=outcome.rule,
+        rule_version=rules.version,
+        sentence=_sentence(entitlement.usage_key, outcome),
+        buffer=special.buffer,
+        grace_days=grace_days,
+        limited_until=outcome.until if outcome.state == "limited" else None,
+        suspended_until=outcome.until if outcome.state == "suspended" else None,
+    )
+
+
+def _not_limited(entitlement: Entitlement, usage: int | None, rules: RuleTable) -> _Outcome | None:
+    """Rules 1 to 3: the reasons not to limit at all; ``None`` when there is none."""
+    quota = entitlement.quota
+    special = rules.resource(entitlement.usage_key)
+    if quota is None:  # 1
+        return _Outcome(NO_QUOTA, "within", "there is no quota")
+    if usage is None:  # 1
+        return _Outcome(NO_USAGE, "within", f"no usage has been reported yet; the quota is {quota:,}")
+    name: StateName = "near" if usage * 100 >= quota * rules.near_percent else "within"
+    so_far = f"{usage:,} of {quota:,} used"
+    if usage < quota + special.buffer:  # 2
+        where = "below the quota" if usage < quota else f"inside the buffer of {special.buffer:,}"
+        return _Outcome(UNDER_QUOTA, name, f"{so_far}, {where}")
+    if entitlement.never_drop_data and not special.is_exempt:  # 3
+        return _Outcome(NEVER_DROP_DATA, name, f"{so_far}, but this customer's data is never dropped")
+    return None
+
+
+def _over_quota(
+    trust_score: int | None,
+    previous: LimitState | None,
+    *,
+    grace_days: int,
+    period_end: datetime,
+    now: datetime,
+    is_exempt: bool,
+) -> _Outcome:
+    """Rules 4 to 8: over the quota; limited now, or after a grace. ``previous`` is a state of this billing period."""
+    if previous is not None and previous.name == "limited":  # 4
+        why = "already limited in this billing period, which a better trust score does not undo"
+        return _Outcome(ALREADY_LIMITED, "limited", why, period_end)
+    if grace_days == 0:  # 6
+        why = "this meter is exempt from grace" if is_exempt else f"trust score {trust_score or 0} gives no grace"
+        return _Outcome(NO_GRACE, "limited", why, period_end)
+    midnight = _next_midnight(now)
+    suspended_until = previous.suspended_until if previous else None
+    if suspended_until is None:  # 7
+        until = midnight + timedelta(days=grace_days)
+        return _Outcome(GRACE_STARTED, "suspended", f"{grace_days} days of grace begin", until)
+    if midnight <= suspended_until:  # 8
+        return _Outcome(GRACE_RUNNING, "suspended", "the grace still runs", suspended_until)
+    return _Outcome(GRACE_EXPIRED, "limited", f"the grace ended at {_instant(suspended_until)}", period_end)
+
+
+def _next_midnight(now: datetime) -> datetime:
+    """The end of the UTC day that contains ``now``, exclusive."""
+    return datetime.combine(now.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
+
+
+def _sentence(usage_key: str, outcome: _Outcome) -> str:
+    match outcome.state:
+        case "within" | "near":
+            what = "not limited"
+        case "suspended":
+            what = f"over quota, limiting suspended until {_instant(outcome.until)}"
+        case "limited":
+            what = f"limited until {_instant(outcome.until)}"
+    return f"{usage_key} {what}: {outcome.why}."
+
+
+def _instant(instant: datetime | None) -> str:
+    return "" if instant is None else f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

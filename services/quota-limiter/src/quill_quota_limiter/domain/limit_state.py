@@ -1,0 +1,109 @@
+"""The state machine of one limit: where it stands, what moved it, and how the log is replayed (L7)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+StateName = Literal["within", "near", "suspended", "limited"]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """Where one meter of one organization stands; only a `Transition` moves it.
+
+    Attributes:
+        since: when the last transition happened.
+        limited_until: exclusive end of the limit; set exactly when limited.
+        suspended_until: exclusive end of the grace; set exactly when suspended.
+        sequence: number of transitions so far.
+    """
+
+    name: StateName
+    since: datetime
+    sequence: int
+    limited_until: datetime | None = None
+    suspended_until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.limited_until is not None) == (self.name == "limited")
+        assert (self.suspended_until is not None) == (self.name == "suspended")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Every input of a decision, so that it can be taken again and compared (L7).
+
+    ``usage_revision`` is 0 and ``usage`` is 0 when no usage was ever heard of.
+    """
+
+    usage: int
+    usage_revision: int
+    usage_as_of: datetime | None
+    quota: int | None
+    allowance: int
+    billing_limit_usd: int | None
+    subscribed: bool
+    customer_revision: int
+    trust_score: int | None
+    never_drop_data: bool
+    buffer: int
+    grace_days: int
+    period_start: datetime
+    period_end: datetime
+    previous: StateName | None
+    evaluated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One change of one limit, with the rule that made it and everything the rule looked at."""
+
+    organization_id: str
+    usage_key: str
+    sequence: int
+    from_state: StateName | None
+    to_state: StateName
+    at: datetime
+    limited_until: datetime | None
+    suspended_until: datetime | None
+    rule: str
+    rule_version: int
+    sentence: str
+    evidence: Evidence
+
+
+class BrokenSequence(ValueError):
+    """A transition does not follow the state it is applied to: the log has a gap or was reordered."""
+
+
+def evolve(state: LimitState | None, transition: Transition) -> LimitState:
+    """The state after a transition.
+
+    Raises:
+        BrokenSequence: the transition is not the next one.
+    """
+    sequence = 0 if state is None else state.sequence
+    if transition.sequence != sequence + 1 or transition.from_state != (state.name if state else None):
+        raise BrokenSequence(
+            f"{transition.organization_id}/{transition.usage_key}: {transition.sequence} does not follow {sequence}"
+        )
+    return LimitState(
+        name=transition.to_state,
+        since=transition.at,
+        sequence=transition.sequence,
+        limited_until=transition.limited_until,
+        suspended_until=transition.suspended_until,
+    )
+
+
+def replay(transitions: Iterable[Transition]) -> LimitState | None:
+    """The state a log leads to; ``None`` for an empty one.
+
+    Raises:
+        BrokenSequence: the log is not complete and in order.
+    """
+    state: LimitState | None = None
+    for transition in transitions:
+        state = evolve(state, transition)
+    return state

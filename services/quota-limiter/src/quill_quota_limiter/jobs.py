@@ -1,0 +1,30 @@
+"""What the clock starts: ends of graces and billing periods, and a board that was emptied."""
+
+from functools import partial
+
+from quill_runtime.clock import Clock
+from quill_runtime.jobs import PeriodicJob
+
+from quill_quota_limiter.ports import AnswerBoard, LimitsStore
+from quill_quota_limiter.usecases import evaluate_due, rebuild_if_lost
+
+DUE_EVERY_SECONDS = 0.5
+LOST_EVERY_SECONDS = 2.0
+
+
+def due_evaluations(store: LimitsStore, board: AnswerBoard, clock: Clock) -> PeriodicJob:
+    """Decide again what time alone has changed."""
+    return PeriodicJob(
+        name="evaluate-due",
+        every_seconds=DUE_EVERY_SECONDS,
+        run=lambda now: evaluate_due(store=store, board=board, now=now),
+        clock=clock,
+    )
+
+
+def lost_board(store: LimitsStore, board: AnswerBoard, clock: Clock) -> PeriodicJob:
+    """Fill the board again when it was emptied, first of all at the start (L8)."""
+    rebuild = partial(rebuild_if_lost, store=store, board=board)
+    return PeriodicJob(
+        name="rebuild-lost-answers", every_seconds=LOST_EVERY_SECONDS, run=lambda _now: rebuild(), clock=clock
+    )

@@ -1,0 +1,1 @@
+"""The quota limiter's migration history."""

@@ -1,0 +1,271 @@
+"""The same store and board without Postgres and Redis, for simulation and unit tests.
+
+A transaction works on a copy that replaces the original on success, and transactions take turns; so it shows the same
+all-or-nothing behaviour, if not the same concurrency.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from quill_runtime.event_store import Append, MemoryEventStream, StoredEvent
+from quill_runtime.publisher import Outgoing
+
+from quill_quota_limiter import wire
+from quill_quota_limiter.domain.entitlement import Customer
+from quill_quota_limiter.domain.evaluation import Evaluation, OrganizationLimits
+from quill_quota_limiter.domain.limit_state import Transition
+from quill_quota_limiter.domain.period_usage import OrganizationUsage
+from quill_quota_limiter.domain.project_marks import ProjectTokens, marks_of
+from quill_quota_limiter.domain.quota_answer import OrganizationStanding, standing_of
+from quill_quota_limiter.ports import BoardReading, BoardUnavailable, TokensOf
+
+
+@dataclass(slots=True)
+class _Rows:
+    customers: dict[str, Customer] = field(default_factory=dict)
+    usages: dict[str, OrganizationUsage] = field(default_factory=dict)
+    limits: dict[str, OrganizationLimits] = field(default_factory=dict)
+    tokens: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    streams: dict[str, list[StoredEvent]] = field(default_factory=dict)
+    outbox: list[Outgoing] = field(default_factory=list)
+
+    def copy(self) -> "_Rows":
+        return _Rows(
+            dict(self.customers),
+            dict(self.usages),
+            dict(self.limits),
+            dict(self.tokens),
+            {stream: list(events) for stream, events in self.streams.items()},
+            list(self.outbox),
+        )
+
+
+class MemoryLimits:
+    """Implements `quill_quota_limiter.ports.LimitsStore`."""
+
+    def __init__(self) -> None:
+        self._rows = _Rows()
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator["MemoryLimitsTransaction"]:
+        async with self._turn:
+            transaction = MemoryLimitsTransaction(self._rows.copy())
+            yield transaction
+            self._rows = transaction.rows
+
+    @property
+    def published(self) -> list[Outgoing]:
+        """Messages of committed transactions, oldest first."""
+        return list(self._rows.outbox)
+
+
+class MemoryLimitsTransaction:
+    """Implements `quill_quota_limiter.ports.LimitsTransaction`."""
+
+    def __init__(self, rows: _Rows) -> None:
+        self.rows = rows
+        self._events = MemoryEventStream(rows.streams)
+
+    async def lock_organizations(self, organization_ids: Collection[str]) -> dict[str, OrganizationLimits]:
+        for name in organization_ids:
+            self.rows.limits.setdefault(name, OrganizationLimits(name))
+        return {name: self.rows.limits[name] for name in sorted(organization_ids)}
+
+    async def keep_customers(self, customers: Collection[Customer]) -> frozenset[str]:
+        changed: set[str] = set()
+        for customer in sorted(customers, key=lambda customer: customer.organization_id):
+            name = customer.organization_id
+            known = self.rows.customers.get(name)
+            if known is not None and customer.revision <= known.revision:
+                continue
+            self.rows.customers[name] = customer
+            before = known.tokens if known else frozenset()
+            for token in customer.tokens - before:
+                self.rows.tokens[token] = (name, True)
+                changed.add(name)
+            for token in before - customer.tokens:
+                if self.rows.tokens[token][0] == name:
+                    self.rows.tokens[token] = (name, False)
+                changed.add(name)
+        return frozenset(changed)
+
+    async def keep_usage(self, usages: Collection[OrganizationUsage]) -> None:
+        for usage in usages:
+            known = self.rows.usages.get(usage.organization_id)
+            if known is None or usage.revision > known.revision:
+                self.rows.usages[usage.organization_id] = usage
+
+    async def customers(self, organization_ids: Collection[str]) -> dict[str, Customer]:
+        found = {name: self.rows.customers[name] for name in organization_ids if name in self.rows.customers}
+        return {name: replace(customer, tokens=frozenset()) for name, customer in found.items()}
+
+    async def usages(self, organization_ids: Collection[str]) -> dict[str, OrganizationUsage]:
+        return {name: self.rows.usages[name] for name in organization_ids if name in self.rows.usages}
+
+    async def save(self, evaluations: Sequence[Evaluation]) -> None:
+        transitions = [transition for evaluation in evaluations for transition in evaluation.transitions]
+        for evaluation in evaluations:
+            self.rows.limits[evaluation.limits.organization_id] = evaluation.limits
+        await self._events.append_all(
+            [Append(_stream(t.organization_id, t.usage_key), t.sequence - 1, [wire.to_event(t)]) for t in transitions]
+        )
+        changed = [evaluation.limits for evaluation in evaluations if evaluation.is_changed]
+        self.rows.outbox += [
+            *map(wire.to_wire_transition_message, transitions),
+            *map(wire.to_wire_states_message, changed),
+        ]
+
+    async def due_organizations(self, now: datetime, *, at_most: int) -> list[str]:
+        due = [
+            (found.next_evaluation_at, name)
+            for name, found in self.rows.limits.items()
+            if found.next_evaluation_at is not None and found.next_evaluation_at <= now
+        ]
+        return [name for _, name in sorted(due)[:at_most]]
+
+    async def schedule_evaluations(self, limits: Collection[OrganizationLimits]) -> None:
+        for found in limits:
+            stored = self.rows.limits[found.organization_id]
+            if (stored.revision, stored.evaluated_at) == (found.revision, found.evaluated_at):
+                self.rows.limits[found.organization_id] = replace(stored, next_evaluation_at=found.next_evaluation_at)
+
+    async def limits(self, organization_ids: Collection[str]) -> dict[str, OrganizationLimits]:
+        return {name: self.rows.limits[name] for name in organization_ids if name in self.rows.limits}
+
+    async def known_limits_after(self, organization_id: str, *, at_most: int) -> list[OrganizationLimits]:
+        known = sorted(name for name, found in self.rows.limits.items() if found.is_known and name > organization_id)
+        return [self.rows.limits[name] for name in known[:at_most]]
+
+    async def tokens(self, organization_ids: Collection[str]) -> dict[str, ProjectTokens]:
+        owned = {
+            name: sorted((token, active) for token, (owner, active) in self.rows.tokens.items() if owner == name)
+            for name in organization_ids
+        }
+        return {
+            name: ProjectTokens(
+                active=tuple(token for token, active in tokens if active),
+                retired=tuple(token for token, active in tokens if not active),
+            )
+            for name, tokens in owned.items()
+        }
+
+    async def token_owners(self, tokens: Collection[str]) -> dict[str, str]:
+        return {token: self.rows.tokens[token][0] for token in tokens if token in self.rows.tokens}
+
+    async def transitions(
+        self, organization_id: str, usage_key: str, *, as_of: datetime | None = None
+    ) -> list[Transition]:
+        stored = await self._events.read(_stream(organization_id, usage_key), as_of=as_of)
+        return [wire.from_event(event) for event in stored]
+
+
+def _stream(organization_id: str, usage_key: str) -> str:
+    return f"limit/{organization_id}/{usage_key}"
+
+
+class MemoryBoard:
+    """Implements `quill_quota_limiter.ports.AnswerBoard`; ``is_away`` makes it unreachable."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.limited: dict[str, dict[str, int]] = {}
+        self.suspended: dict[str, dict[str, int]] = {}
+        self._standings: dict[str, OrganizationStanding] = {}
+        self._digests: dict[str, str] = {}
+        self._generation: str | None = None
+        self._rebuilding: str | None = None
+        self._rebuilds = 0
+
+    def empty(self) -> None:
+        """Lose everything, as a flushed Redis does."""
+        self.limited.clear()
+        self.suspended.clear()
+        self._standings.clear()
+        self._digests.clear()
+        self._generation = self._rebuilding = None
+
+    async def read(self, organization_ids: Collection[str]) -> BoardReading:
+        self._reach()
+        found = {name: self._standings[name] for name in organization_ids if name in self._standings}
+        return BoardReading(is_complete=self._generation is not None, standings=found)
+
+    async def publish(
+        self, limits: Sequence[OrganizationLimits], *, tokens_of: TokensOf, rewrite: bool = False
+    ) -> None:
+        self._reach()
+        for found in limits:
+            name = found.organization_id
+            known = self._standings.get(name)
+            if known is not None and (
+                known.revision > found.revision or (known.revision == found.revision and not rewrite)
+            ):
+                continue
+            marks = marks_of(found)
+            if rewrite or self._digests.get(name) != marks.digest():
+                tokens = (await tokens_of([name]))[name]
+                _set_marks(self.limited, marks.limited, tokens)
+                _set_marks(self.suspended, marks.suspended, tokens)
+                self._digests[name] = marks.digest()
+            standing = standing_of(found)
+            assert standing is not None
+            self._standings[name] = standing
+
+    async def is_complete(self) -> bool:
+        self._reach()
+        return self._generation is not None
+
+    async def begin_rebuild(self) -> str:
+        self._reach()
+        self._rebuilds += 1
+        self._rebuilding = str(self._rebuilds)
+        return self._rebuilding
+
+    async def finish_rebuild(self, mark: str) -> bool:
+        self._reach()
+        if self._rebuilding != mark:
+            return False
+        self._generation, self._rebuilding = mark, None
+        return True
+
+    async def organization_pages(self) -> AsyncIterator[list[str]]:
+        self._reach()
+        yield list(self._standings)
+
+    async def token_pages(self) -> AsyncIterator[list[str]]:
+        self._reach()
+        for marks in (self.limited, self.suspended):
+            for scores in marks.values():
+                yield list(scores)
+
+    async def remove_organizations(self, organization_ids: Collection[str]) -> None:
+        self._reach()
+        for name in organization_ids:
+            self._standings.pop(name, None)
+            self._digests.pop(name, None)
+
+    async def remove_tokens(self, tokens: Collection[str]) -> None:
+        self._reach()
+        for marks in (self.limited, self.suspended):
+            for scores in marks.values():
+                for token in tokens:
+                    scores.pop(token, None)
+
+    def _reach(self) -> None:
+        if self.is_away:
+            raise BoardUnavailable("the board was made unreachable")
+
+
+def _set_marks(marks: dict[str, dict[str, int]], until: Mapping[str, int], tokens: ProjectTokens) -> None:
+    for meter in {*marks, *until}:
+        scores = marks.setdefault(meter, {})
+        for token in tokens.active:
+            if meter in until:
+                scores[token] = until[meter]
+            else:
+                scores.pop(token, None)
+        for token in tokens.retired:
+            scores.pop(token, None)

@@ -1,0 +1,323 @@
+"""The limiter's tables in Postgres, and the log of transitions in the runtime's event store."""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from quill_pricing.period import BillingSchedule, Interval
+from quill_runtime.database import Database, Transaction
+from quill_runtime.event_store import Append, PostgresEventStream
+from quill_runtime.outbox import Outbox
+from sqlalchemy import Row, and_, bindparam, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from quill_quota_limiter import wire
+from quill_quota_limiter.domain.entitlement import Customer, Entitlement
+from quill_quota_limiter.domain.evaluation import Evaluation, MeterLimit, OrganizationLimits
+from quill_quota_limiter.domain.limit_state import Transition
+from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
+from quill_quota_limiter.domain.project_marks import ProjectTokens
+from quill_quota_limiter.store import tables
+
+
+class PostgresLimits:
+    """Opens transactions on the limiter's database."""
+
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self._database = database
+        self._outbox = outbox
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator["PostgresLimitsTransaction"]:
+        async with self._database.begin() as transaction:
+            yield self.within(transaction)
+
+    def within(self, transaction: Transaction) -> "PostgresLimitsTransaction":
+        """The same operations inside a transaction that somebody else opened and will commit."""
+        return PostgresLimitsTransaction(transaction, self._outbox)
+
+
+class PostgresLimitsTransaction:
+    """Implements `quill_quota_limiter.ports.LimitsTransaction`. Rows are locked and written in key order."""
+
+    def __init__(self, transaction: Transaction, outbox: Outbox) -> None:
+        self._transaction = transaction
+        self._connection = transaction.connection
+        self._outbox = outbox
+        self._events = PostgresEventStream(transaction)
+
+    async def lock_organizations(self, organization_ids: Collection[str]) -> dict[str, OrganizationLimits]:
+        wanted = sorted(organization_ids)
+        if not wanted:
+            return {}
+        statement = insert(tables.limit_states).on_conflict_do_nothing()
+        await self._connection.execute(statement, [{"organization_id": name} for name in wanted])
+        rows = await self._connection.execute(
+            select(tables.limit_states)
+            .where(tables.limit_states.c.organization_id.in_(wanted))
+            .order_by(tables.limit_states.c.organization_id)
+            .with_for_update()
+        )
+        return {row.organization_id: _limits(row) for row in rows}
+
+    async def keep_customers(self, customers: Collection[Customer]) -> frozenset[str]:
+        newest = sorted(customers, key=lambda customer: customer.organization_id)
+        known = await self._connection.execute(
+            select(tables.customers.c.organization_id, tables.customers.c.revision, tables.customers.c.tokens).where(
+                tables.customers.c.organization_id.in_([customer.organization_id for customer in newest])
+            )
+        )
+        before = {row.organization_id: row for row in known}
+        newer = [
+            c for c in newest if c.organization_id not in before or c.revision > before[c.organization_id].revision
+        ]
+        if not newer:
+            return frozenset()
+        statement = insert(tables.customers)
+        await self._connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["organization_id"],
+                set_={c.name: statement.excluded[c.name] for c in tables.customers.c if not c.primary_key},
+            ),
+            [_customer_row(customer) for customer in newer],
+        )
+        claimed: dict[str, str] = {}
+        retired: list[tuple[str, str]] = []
+        for customer in newer:
+            row = before.get(customer.organization_id)
+            named: set[str] = set(row.tokens) if row else set()
+            claimed.update(dict.fromkeys(customer.tokens - named, customer.organization_id))
+            retired.extend((token, customer.organization_id) for token in named - customer.tokens)
+        await self._claim_tokens(claimed)
+        await self._retire_tokens(retired)
+        return frozenset(claimed.values()) | frozenset(organization_id for _, organization_id in retired)
+
+    async def keep_usage(self, usages: Collection[OrganizationUsage]) -> None:
+        if not usages:
+            return
+        statement = insert(tables.period_usage)
+        await self._connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["organization_id"],
+                set_={"revision": statement.excluded.revision, "periods": statement.excluded.periods},
+                where=tables.period_usage.c.revision < statement.excluded.revision,
+            ),
+            [
+                {
+                    "organization_id": usage.organization_id,
+                    "revision": usage.revision,
+                    "periods": msgspec.to_builtins(usage.periods),
+                }
+                for usage in sorted(usages, key=lambda usage: usage.organization_id)
+            ],
+        )
+
+    async def customers(self, organization_ids: Collection[str]) -> dict[str, Customer]:
+        table = tables.customers
+        rows = await self._connection.execute(
+            select(*(column for column in table.c if column.name != "tokens")).where(
+                table.c.organization_id.in_(list(organization_ids))
+            )
+        )
+        return {row.organization_id: _customer(row) for row in rows}
+
+    async def usages(self, organization_ids: Collection[str]) -> dict[str, OrganizationUsage]:
+        rows = await self._connection.execute(
+            select(tables.period_usage).where(tables.period_usage.c.organization_id.in_(list(organization_ids)))
+        )
+        return {
+            row.organization_id: OrganizationUsage(
+                row.organization_id, row.revision, msgspec.convert(row.periods, tuple[PeriodQuantities, ...])
+            )
+            for row in rows
+        }
+
+    async def save(self, evaluations: Sequence[Evaluation]) -> None:
+        if not evaluations:
+            return
+        table = tables.limit_states
+        columns = [c.name for c in table.c if not c.primary_key]
+        await self._connection.execute(
+            update(table)
+            .where(table.c.organization_id == bindparam("of_organization"))
+            .values({name: bindparam(name) for name in columns}),
+            [_limits_row(evaluation.limits) for evaluation in evaluations],
+        )
+        transitions = [transition for evaluation in evaluations for transition in evaluation.transitions]
+        await self._events.append_all(
+            [
+                Append(
+                    stream=_stream(transition.organization_id, transition.usage_key),
+                    expected_version=transition.sequence - 1,
+                    events=[wire.to_event(transition)],
+                )
+                for transition in transitions
+            ]
+        )
+        changed = [evaluation.limits for evaluation in evaluations if evaluation.is_changed]
+        await self._outbox.add(
+            self._transaction,
+            [*map(wire.to_wire_transition_message, transitions), *map(wire.to_wire_states_message, changed)],
+        )
+
+    async def due_organizations(self, now: datetime, *, at_most: int) -> list[str]:
+        table = tables.limit_states
+        rows = await self._connection.scalars(
+            select(table.c.organization_id)
+            .where(table.c.next_evaluation_at <= now)
+            .order_by(table.c.next_evaluation_at)
+            .limit(at_most)
+            .with_for_update(skip_locked=True)
+        )
+        return list(rows)
+
+    async def schedule_evaluations(self, limits: Collection[OrganizationLimits]) -> None:
+        if not limits:
+            return
+        table = tables.limit_states
+        await self._connection.execute(
+            update(table)
+            .where(
+                and_(
+                    table.c.organization_id == bindparam("of_organization"),
+                    table.c.revision == bindparam("of_revision"),
+                    table.c.evaluated_at == bindparam("of_evaluation"),
+                )
+            )
+            .values(next_evaluation_at=bindparam("next_evaluation_at")),
+            [
+                {
+                    "of_organization": found.organization_id,
+                    "of_revision": found.revision,
+                    "of_evaluation": found.evaluated_at,
+                    "next_evaluation_at": found.next_evaluation_at,
+                }
+                for found in sorted(limits, key=lambda found: found.organization_id)
+            ],
+        )
+
+    async def limits(self, organization_ids: Collection[str]) -> dict[str, OrganizationLimits]:
+        rows = await self._connection.execute(
+            select(tables.limit_states).where(tables.limit_states.c.organization_id.in_(list(organization_ids)))
+        )
+        return {row.organization_id: _limits(row) for row in rows}
+
+    async def known_limits_after(self, organization_id: str, *, at_most: int) -> list[OrganizationLimits]:
+        table = tables.limit_states
+        rows = await self._connection.execute(
+            select(table)
+            .where(table.c.organization_id > organization_id, table.c.revision > 0)
+            .order_by(table.c.organization_id)
+            .limit(at_most)
+        )
+        return [_limits(row) for row in rows]
+
+    async def tokens(self, organization_ids: Collection[str]) -> dict[str, ProjectTokens]:
+        table = tables.project_tokens
+        rows = await self._connection.execute(
+            select(table).where(table.c.organization_id.in_(list(organization_ids))).order_by(table.c.api_token)
+        )
+        active: dict[str, list[str]] = {name: [] for name in organization_ids}
+        retired: dict[str, list[str]] = {name: [] for name in organization_ids}
+        for row in rows:
+            (active if row.is_active else retired)[row.organization_id].append(row.api_token)
+        return {name: ProjectTokens(tuple(active[name]), tuple(retired[name])) for name in organization_ids}
+
+    async def token_owners(self, tokens: Collection[str]) -> dict[str, str]:
+        table = tables.project_tokens
+        rows = await self._connection.execute(select(table).where(table.c.api_token.in_(list(tokens))))
+        return {row.api_token: row.organization_id for row in rows}
+
+    async def transitions(
+        self, organization_id: str, usage_key: str, *, as_of: datetime | None = None
+    ) -> list[Transition]:
+        stored = await self._events.read(_stream(organization_id, usage_key), as_of=as_of)
+        return [wire.from_event(event) for event in stored]
+
+    async def _claim_tokens(self, claimed: dict[str, str]) -> None:
+        if not claimed:
+            return
+        statement = insert(tables.project_tokens)
+        await self._connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["api_token"],
+                set_={"organization_id": statement.excluded.organization_id, "is_active": True},
+            ),
+            [
+                {"api_token": token, "organization_id": organization_id, "is_active": True}
+                for token, organization_id in sorted(claimed.items())
+            ],
+        )
+
+    async def _retire_tokens(self, retired: Sequence[tuple[str, str]]) -> None:
+        if not retired:
+            return
+        table = tables.project_tokens
+        await self._connection.execute(
+            update(table)
+            .where(
+                and_(
+                    table.c.api_token == bindparam("of_token"),
+                    # Another organization may have named the token since; then it is not ours to retire.
+                    table.c.organization_id == bindparam("of_organization"),
+                )
+            )
+            .values(is_active=False),
+            [{"of_token": token, "of_organization": name} for token, name in sorted(retired)],
+        )
+
+
+def _stream(organization_id: str, usage_key: str) -> str:
+    return f"limit/{organization_id}/{usage_key}"
+
+
+def _customer_row(customer: Customer) -> dict[str, Any]:
+    return {
+        "organization_id": customer.organization_id,
+        "revision": customer.revision,
+        "license_id": customer.license_id,
+        "anchor": customer.schedule.anchor,
+        "interval": str(customer.schedule.interval),
+        "entitlements": msgspec.to_builtins(customer.entitlements),
+        "tokens": sorted(customer.tokens),
+    }
+
+
+def _customer(row: Row[Any]) -> Customer:
+    return Customer(
+        organization_id=row.organization_id,
+        revision=row.revision,
+        license_id=row.license_id,
+        schedule=BillingSchedule(row.anchor, Interval.parse(row.interval)),
+        entitlements=msgspec.convert(row.entitlements, tuple[Entitlement, ...]),
+    )
+
+
+def _limits_row(limits: OrganizationLimits) -> dict[str, Any]:
+    return {
+        "of_organization": limits.organization_id,
+        "revision": limits.revision,
+        "license_id": limits.license_id,
+        "tokens_revision": limits.tokens_revision,
+        "period_start": limits.period_start,
+        "period_end": limits.period_end,
+        "evaluated_at": limits.evaluated_at,
+        "next_evaluation_at": limits.next_evaluation_at,
+        "meters": msgspec.to_builtins(limits.meters),
+    }
+
+
+def _limits(row: Row[Any]) -> OrganizationLimits:
+    return OrganizationLimits(
+        organization_id=row.organization_id,
+        revision=row.revision,
+        license_id=row.license_id,
+        tokens_revision=row.tokens_revision,
+        period_start=row.period_start,
+        period_end=row.period_end,
+        evaluated_at=row.evaluated_at,
+        next_evaluation_at=row.next_evaluation_at,
+        meters=msgspec.convert(row.meters, dict[str, MeterLimit]),
+    )

@@ -1,0 +1,230 @@
+"""What the limiter does: take in facts, decide, put up the answers, and answer."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+import structlog
+
+from quill_quota_limiter.domain.entitlement import Customer
+from quill_quota_limiter.domain.evaluation import Evaluation, OrganizationLimits, evaluate
+from quill_quota_limiter.domain.period_usage import OrganizationUsage
+from quill_quota_limiter.domain.project_marks import ProjectTokens
+from quill_quota_limiter.domain.quota_answer import OrganizationStanding, standing_of
+from quill_quota_limiter.ports import AnswerBoard, BoardUnavailable, LimitsStore, LimitsTransaction
+
+DUE_PAGE: Final = 200
+DUE_PAGES_MAX: Final = 50
+CONFIRM_AFTER: Final = timedelta(seconds=10)
+"""A due organization stays due this much later until its answer is up: a crash in between evaluates it once more."""
+REBUILD_PAGE: Final = 500
+
+F = TypeVar("F", Customer, OrganizationUsage)
+
+log = structlog.get_logger(__name__)
+
+
+async def take_in_customers(customers: Sequence[Customer], *, tx: LimitsTransaction, now: datetime) -> frozenset[str]:
+    """Keep newer customers and decide their organizations anew, in both directions at once (L9).
+
+    Returns:
+        The organizations whose answers are to be put up after the commit.
+    """
+    newest = _newest(customers)
+    locked = await tx.lock_organizations(newest.keys())
+    tokens_changed = await tx.keep_customers(newest.values())
+    await _evaluate_organizations(locked, tokens_changed=tokens_changed, tx=tx, now=now)
+    return frozenset(newest)
+
+
+async def take_in_usage(usages: Sequence[OrganizationUsage], *, tx: LimitsTransaction, now: datetime) -> frozenset[str]:
+    """Keep newer usage and decide the organizations whose customer is known; the others wait for their customer.
+
+    Returns:
+        The organizations whose answers are to be put up after the commit.
+    """
+    newest = _newest(usages)
+    locked = await tx.lock_organizations(newest.keys())
+    await tx.keep_usage(newest.values())
+    await _evaluate_organizations(locked, tokens_changed=frozenset(), tx=tx, now=now)
+    return frozenset(newest)
+
+
+async def evaluate_due(*, store: LimitsStore, board: AnswerBoard, now: datetime) -> int:
+    """Decide organizations whose state time alone may have changed: a grace or a billing period has ended.
+
+    Returns:
+        How many organizations were evaluated.
+    """
+    total = 0
+    for _ in range(DUE_PAGES_MAX):
+        async with store.begin() as tx:
+            due = await tx.due_organizations(now, at_most=DUE_PAGE)
+            locked = await tx.lock_organizations(due)
+            evaluated = await _evaluate_organizations(
+                locked, tokens_changed=frozenset(), tx=tx, now=now, confirm_at=now + CONFIRM_AFTER
+            )
+        if not due:
+            break
+        await publish_answers(due, store=store, board=board)
+        async with store.begin() as tx:
+            await tx.schedule_evaluations(evaluated)
+        total += len(due)
+        if len(due) < DUE_PAGE:
+            break
+    return total
+
+
+async def publish_answers(organization_ids: Collection[str], *, store: LimitsStore, board: AnswerBoard) -> None:
+    """Put up current answers. Reads after the commit, so repeating it can only bring newer ones."""
+    async with store.begin() as tx:
+        limits = await tx.limits(organization_ids)
+    known = [limits[organization_id] for organization_id in sorted(limits) if limits[organization_id].is_known]
+    await board.publish(known, tokens_of=TokensReader(store))
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What a rebuild did. ``is_complete`` false: the board was emptied meanwhile, and the rebuild must be repeated."""
+
+    organizations: int
+    removed_organizations: int
+    removed_tokens: int
+    is_complete: bool
+
+
+async def rebuild_answers(*, store: LimitsStore, board: AnswerBoard) -> RebuildReport:
+    """Put up every answer from the store and remove what the store does not know (L8).
+
+    Safe beside running consumers: nothing overwrites a newer revision, and what is removed is looked up once more.
+    """
+    mark = await board.begin_rebuild()
+    tokens_of = TokensReader(store)
+    written = 0
+    last = ""
+    while True:
+        async with store.begin() as tx:
+            page = await tx.known_limits_after(last, at_most=REBUILD_PAGE)
+        if not page:
+            break
+        await board.publish(page, tokens_of=tokens_of, rewrite=True)
+        written += len(page)
+        last = page[-1].organization_id
+    removed_organizations = await _remove_unknown_organizations(store=store, board=board)
+    removed_tokens = await _remove_unknown_tokens(store=store, board=board)
+    report = RebuildReport(written, removed_organizations, removed_tokens, await board.finish_rebuild(mark))
+    log.info("answers.rebuilt", organizations=written, is_complete=report.is_complete)
+    return report
+
+
+async def rebuild_if_lost(*, store: LimitsStore, board: AnswerBoard) -> RebuildReport | None:
+    """Rebuild when the board has been emptied, at start-up or under a running service."""
+    if await board.is_complete():
+        return None
+    return await rebuild_answers(store=store, board=board)
+
+
+async def read_standings(
+    organization_ids: Collection[str], *, store: LimitsStore, board: AnswerBoard
+) -> Mapping[str, OrganizationStanding]:
+    """Standings of organizations from the board; from the store when the board is away or was emptied."""
+    try:
+        reading = await board.read(organization_ids)
+    except BoardUnavailable as error:
+        log.warning("answers.board_unavailable", error=repr(error))
+        missing, found = set(organization_ids), {}
+    else:
+        found = dict(reading.standings)
+        missing = set() if reading.is_complete else set(organization_ids) - found.keys()
+    if missing:
+        async with store.begin() as tx:
+            limits = await tx.limits(missing)
+        for organization_id, stored in limits.items():
+            standing = standing_of(stored)
+            if standing is not None:
+                found[organization_id] = standing
+    return found
+
+
+async def _evaluate_organizations(
+    locked: Mapping[str, OrganizationLimits],
+    *,
+    tokens_changed: frozenset[str],
+    tx: LimitsTransaction,
+    now: datetime,
+    confirm_at: datetime | None = None,
+) -> list[OrganizationLimits]:
+    """Decide locked organizations whose customer is known; returns them with their true next evaluation."""
+    customers = await tx.customers(locked.keys())
+    usages = await tx.usages(customers.keys())
+    evaluations = [
+        evaluate(
+            locked[organization_id],
+            customer=customer,
+            usage=usages.get(organization_id),
+            tokens_changed=organization_id in tokens_changed,
+            now=now,
+        )
+        for organization_id, customer in sorted(customers.items())
+    ]
+    await tx.save(evaluations if confirm_at is None else [_due_again(e, confirm_at) for e in evaluations])
+    return [evaluation.limits for evaluation in evaluations]
+
+
+def _due_again(evaluation: Evaluation, confirm_at: datetime) -> Evaluation:
+    return replace(evaluation, limits=replace(evaluation.limits, next_evaluation_at=confirm_at))
+
+
+def _newest(facts: Iterable[F]) -> dict[str, F]:
+    """The highest revision per organization: within a batch, too, only the newest snapshot counts."""
+    newest: dict[str, F] = {}
+    for fact in facts:
+        known = newest.get(fact.organization_id)
+        if known is None or fact.revision > known.revision:
+            newest[fact.organization_id] = fact
+    return newest
+
+
+@dataclass(frozen=True, slots=True)
+class TokensReader:
+    """Reads project tokens only for organizations whose marks are about to be written: some have 100,000."""
+
+    store: LimitsStore
+
+    async def __call__(self, organization_ids: Sequence[str]) -> Mapping[str, ProjectTokens]:
+        async with self.store.begin() as tx:
+            return await tx.tokens(organization_ids)
+
+
+async def _remove_unknown_organizations(*, store: LimitsStore, board: AnswerBoard) -> int:
+    removed = 0
+    async for page in board.organization_pages():
+        async with store.begin() as tx:
+            limits = await tx.limits(page)
+        unknown = [name for name in page if name not in limits or not limits[name].is_known]
+        if unknown:
+            await board.remove_organizations(unknown)
+            # A customer may have arrived between the look-up and the removal; then its answer goes up again.
+            await publish_answers(unknown, store=store, board=board)
+            removed += len(unknown)
+    return removed
+
+
+async def _remove_unknown_tokens(*, store: LimitsStore, board: AnswerBoard) -> int:
+    """Remove marks of tokens that no organization ever named; tokens of known ones were settled with their answers."""
+    removed = 0
+    async for page in board.token_pages():
+        async with store.begin() as tx:
+            owners = await tx.token_owners(page)
+        unknown = [token for token in page if token not in owners]
+        if unknown:
+            await board.remove_tokens(unknown)
+            async with store.begin() as tx:
+                claimed = await tx.token_owners(unknown)
+                limits = await tx.limits(set(claimed.values()))
+            await board.publish(
+                [found for found in limits.values() if found.is_known], tokens_of=TokensReader(store), rewrite=True
+            )
+            removed += len(unknown)
+    return removed

@@ -1,0 +1,212 @@
+"""Messages and HTTP models to domain values, and back."""
+
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter
+from quill_contracts import topics
+from quill_contracts.identifiers import QUANTITY_MAX
+from quill_contracts.limits import LimitEvidence, LimitState, LimitStates, LimitTransition
+from quill_contracts.subscriptions import CustomerSnapshot, SubscriptionItem
+from quill_contracts.usage import PeriodUsage, PeriodUsageSnapshot
+from quill_pricing.money import Money
+from quill_pricing.period import BillingSchedule, Interval
+from quill_pricing.price import price_from_document
+from quill_pricing.quota import quota_for
+from quill_runtime.consumption import Rejected
+from quill_runtime.event_store import NewEvent, StoredEvent
+from quill_runtime.publisher import Outgoing
+
+from quill_quota_limiter.domain.entitlement import Customer, Entitlement, tightest
+from quill_quota_limiter.domain.evaluation import MeterLimit, OrganizationLimits
+from quill_quota_limiter.domain.limit_state import Evidence, Transition
+from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
+
+EVENT_TYPE: Final = "limit_changed"
+ACTOR: Final = "quota-limiter"
+CENTS_PER_DOLLAR: Final = 100
+
+QUOTA_MISMATCHES = Counter(
+    "quill_quota_mismatches", "Items whose published quota is not the one computed here from the price", ["meter"]
+)
+
+log = structlog.get_logger(__name__)
+
+
+def from_wire_customer(snapshot: CustomerSnapshot) -> Customer:
+    """What limits depend on, with every quota computed here from price, allowance and billing limit.
+
+    Raises:
+        Rejected: the schedule or a price has no meaning; naming the field.
+    """
+    try:
+        schedule = BillingSchedule(snapshot.schedule.anchor, Interval.parse(snapshot.schedule.interval))
+    except ValueError as error:
+        raise Rejected(
+            "invalid_schedule", str(error), attribute="schedule", subject=snapshot.organization_id
+        ) from error
+    return Customer(
+        organization_id=snapshot.organization_id,
+        revision=snapshot.revision,
+        license_id=snapshot.license_id,
+        schedule=schedule,
+        entitlements=tightest(
+            [
+                _entitlement(snapshot, number, item, item.usage_key)
+                for number, item in enumerate(snapshot.items)
+                if item.usage_key is not None
+            ]
+        ),
+        tokens=frozenset(project.api_token for project in snapshot.projects),
+    )
+
+
+def from_wire_usage(snapshot: PeriodUsageSnapshot) -> OrganizationUsage:
+    """Quantities that limits are compared with: complete days and today together (L6), never the maximum."""
+    return OrganizationUsage(
+        organization_id=snapshot.organization_id,
+        revision=snapshot.revision,
+        periods=tuple(_quantities(period) for period in snapshot.periods),
+    )
+
+
+def to_wire_states(limits: OrganizationLimits) -> LimitStates:
+    """The snapshot of ``limits.states.v1`` for a known organization."""
+    assert limits.evaluated_at is not None
+    assert limits.period_start is not None
+    assert limits.period_end is not None
+    return LimitStates(
+        organization_id=limits.organization_id,
+        revision=limits.revision,
+        evaluated_at=limits.evaluated_at,
+        period_start=limits.period_start,
+        period_end=limits.period_end,
+        states={usage_key: to_wire_state(meter) for usage_key, meter in limits.meters.items()},
+    )
+
+
+def to_wire_state(meter: MeterLimit) -> LimitState:
+    """One limit: its state from the log, with the numbers and the rule of the newest evaluation."""
+    return LimitState(
+        state=meter.state.name,
+        usage=meter.usage,
+        quota=meter.quota,
+        limited_until=meter.state.limited_until,
+        suspended_until=meter.state.suspended_until,
+        rule=meter.rule,
+        rule_version=meter.rule_version,
+        since=meter.state.since,
+    )
+
+
+def to_wire_transition(transition: Transition) -> LimitTransition:
+    """The message of ``limits.transitions.v1``."""
+    evidence = transition.evidence
+    return LimitTransition(
+        organization_id=transition.organization_id,
+        usage_key=transition.usage_key,
+        sequence=transition.sequence,
+        from_state=transition.from_state,
+        to_state=transition.to_state,
+        at=transition.at,
+        limited_until=transition.limited_until,
+        suspended_until=transition.suspended_until,
+        rule=transition.rule,
+        rule_version=transition.rule_version,
+        sentence=transition.sentence,
+        evidence=LimitEvidence(
+            usage=evidence.usage,
+            usage_revision=evidence.usage_revision,
+            usage_as_of=evidence.usage_as_of,
+            quota=evidence.quota,
+            allowance=evidence.allowance,
+            billing_limit_usd=evidence.billing_limit_usd,
+            subscribed=evidence.subscribed,
+            customer_revision=evidence.customer_revision,
+            trust_score=evidence.trust_score,
+            never_drop_data=evidence.never_drop_data,
+            buffer=evidence.buffer,
+            grace_days=evidence.grace_days,
+            period_start=evidence.period_start,
+            period_end=evidence.period_end,
+            previous=evidence.previous,
+            evaluated_at=evidence.evaluated_at,
+        ),
+    )
+
+
+def from_wire_transition(message: LimitTransition) -> Transition:
+    """The transition a message tells of."""
+    return Transition(**message.model_dump(exclude={"evidence"}), evidence=Evidence(**message.evidence.model_dump()))
+
+
+def to_event(transition: Transition) -> NewEvent:
+    """The stored form of a transition is its message, so the log reads the same inside and outside."""
+    data: dict[str, Any] = to_wire_transition(transition).model_dump(mode="json")
+    return NewEvent(type=EVENT_TYPE, data=data, actor=ACTOR, occurred_at=transition.at)
+
+
+def from_event(event: StoredEvent) -> Transition:
+    """The transition a stored event holds."""
+    return from_wire_transition(LimitTransition.model_validate(event.data))
+
+
+def to_wire_transition_message(transition: Transition) -> Outgoing:
+    """A transition on its way to Kafka."""
+    return Outgoing(
+        topics.LIMIT_TRANSITIONS.name, transition.organization_id, to_wire_transition(transition).to_bytes()
+    )
+
+
+def to_wire_states_message(limits: OrganizationLimits) -> Outgoing:
+    """All limit states of an organization on their way to Kafka."""
+    return Outgoing(topics.LIMIT_STATES.name, limits.organization_id, to_wire_states(limits).to_bytes())
+
+
+def _entitlement(snapshot: CustomerSnapshot, number: int, item: SubscriptionItem, usage_key: str) -> Entitlement:
+    try:
+        quota = quota_for(
+            price=price_from_document(item.price.model_dump()),
+            allowance=item.allowance,
+            subscribed=item.subscribed,
+            billing_limit=None if item.billing_limit_usd is None else Money(item.billing_limit_usd * CENTS_PER_DOLLAR),
+        )
+    except ValueError as error:
+        raise Rejected(
+            "invalid_price",
+            f"{item.product_key}: {error}",
+            attribute=f"items__{number}__price",
+            subject=snapshot.organization_id,
+        ) from error
+    if quota is not None:
+        quota = min(quota, QUANTITY_MAX)
+    if quota != item.quota:
+        # Ours decides: the published number may be from another version of the pricing rules. Somebody should look.
+        QUOTA_MISMATCHES.labels(usage_key).inc()
+        log.warning(
+            "quota.mismatch",
+            organization_id=snapshot.organization_id,
+            meter=usage_key,
+            published=item.quota,
+            computed=quota,
+        )
+    return Entitlement(
+        usage_key=usage_key,
+        quota=quota,
+        allowance=item.allowance,
+        billing_limit_usd=item.billing_limit_usd,
+        subscribed=item.subscribed,
+        trust_score=snapshot.trust_scores.get(usage_key),
+        never_drop_data=snapshot.never_drop_data,
+    )
+
+
+def _quantities(period: PeriodUsage) -> PeriodQuantities:
+    return PeriodQuantities(
+        period_start=period.period_start,
+        period_end=period.period_end,
+        as_of=period.as_of,
+        quantities={
+            usage_key: min(meter.complete + meter.partial, QUANTITY_MAX) for usage_key, meter in period.meters.items()
+        },
+    )
