@@ -11,15 +11,15 @@ import uvicorn
 from quill_stripesim.app import Settings, build
 from quill_stripesim.hanging_up import OpenLines
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 
 
-def serve(settings: Settings, *, port: int) -> None:
-    """Serves on loopback until the process is told to stop."""
-    _server(settings).run(sockets=[_listen(port)])
+def serve(settings: Settings, *, port: int, host: str = LOOPBACK) -> None:
+    """Serves until the process is told to stop; beyond loopback only where a container network is the boundary."""
+    _server(settings).run(sockets=[_listen(host, port)])
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def simulated_stripe(settings: Settings | None = None, *, port: int = 0) -> Iter
     Raises:
         TimeoutError: It did not start within `START_SECONDS`.
     """
-    listening = _listen(port)
+    listening = _listen(LOOPBACK, port)
     server = _server(settings or Settings())
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -43,16 +43,16 @@ def simulated_stripe(settings: Settings | None = None, *, port: int = 0) -> Iter
             raise TimeoutError("the simulator did not start")
         time.sleep(_POLL_SECONDS)
     try:
-        yield f"http://{HOST}:{listening.getsockname()[1]}"
+        yield f"http://{LOOPBACK}:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(timeout=STOP_SECONDS)
 
 
-def _listen(port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((HOST, port))
+    listening.bind((host, port))
     return listening
 
 

@@ -63,11 +63,16 @@ def advance(call: Call) -> Resource:
     return moving
 
 
+def moving_clocks(world: World) -> list[Resource]:
+    """Returns the clocks that were told to advance and have not arrived."""
+    return [each for each in world.all("test_helpers.test_clock") if each["status"] == "advancing"]
+
+
 def start_advancing(world: World) -> list[Resource]:
-    """Sets every advancing clock to where it is going and returns those clocks, for time to pass on them."""
-    moving = [each for each in world.all("test_helpers.test_clock") if each["status"] == "advancing"]
+    """Sets every moving clock to where it is going and returns those clocks, for time to pass on them."""
     return [
-        world.put({**each, "frozen_time": each["status_details"]["advancing"]["target_frozen_time"]}) for each in moving
+        world.put({**each, "frozen_time": each["status_details"]["advancing"]["target_frozen_time"]})
+        for each in moving_clocks(world)
     ]
 
 
