@@ -33,8 +33,6 @@ def greatest_quantity_within(*, price: Price, budget: Money, at_least: int = 0) 
     check_quantity(at_least)
     if budget.currency != price.currency:
         raise CurrencyMismatch(budget.currency, price.currency)
-    if amount_minor(price, 0) > budget.amount_minor:
-        return at_least
     for first, last in _rising_stretches(price):
         if amount_minor(price, last) > budget.amount_minor:
             return max(at_least, _last_within(price, budget.amount_minor, first, last))
