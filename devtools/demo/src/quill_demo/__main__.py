@@ -1,0 +1,54 @@
+"""``python -m quill_demo``: the whole system on real parts, a month through it, every number checked."""
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from quill_stack.errors import StackError
+from rich.console import Console
+
+from quill_demo.run import Options, run_demo
+
+
+def main() -> None:
+    """Play the demo; exit status 0: every number equalled the truth; 1: one did not; 2: it could not run."""
+    parser = argparse.ArgumentParser(prog="python -m quill_demo", description=__doc__)
+    parser.add_argument("--organizations", type=int, default=300, help="how many take part (default 300)")
+    parser.add_argument("--days", type=int, default=31, help="length of the month (default 31)")
+    parser.add_argument("--seed", type=int, default=1, help="draws everything; the same seed, the same month")
+    parser.add_argument("--no-misbehaviour", action="store_true", help="every report once and in time")
+    parser.add_argument(
+        "--chaos",
+        action="store_true",
+        default=os.environ.get("CHAOS", "0") not in ("", "0"),
+        help="SIGKILL services at random moments (also CHAOS=1)",
+    )
+    parser.add_argument("--state", type=Path, help="keep the state in this folder instead of a temporary one")
+    parser.add_argument(
+        "--allow-mock-kafka", action="store_true", default=os.environ.get("CI") != "true", help=argparse.SUPPRESS
+    )
+    arguments = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with tempfile.TemporaryDirectory(prefix="quill-demo-", ignore_cleanup_errors=True) as temporary:
+        options = Options(
+            organizations=arguments.organizations,
+            days=arguments.days,
+            seed=arguments.seed,
+            misbehave=not arguments.no_misbehaviour,
+            chaos=arguments.chaos,
+            state=arguments.state or Path(temporary),
+            allow_mock_kafka=arguments.allow_mock_kafka,
+        )
+        try:
+            equal = asyncio.run(run_demo(options, console))
+        except StackError as error:
+            console.print(f"[red]The demo could not run:[/] {error}")
+            sys.exit(2)
+    sys.exit(0 if equal else 1)
+
+
+if __name__ == "__main__":
+    main()

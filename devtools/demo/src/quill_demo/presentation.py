@@ -1,0 +1,159 @@
+"""The outcome for a person: totals against truth, who was limited and why, invoices, licenses, timings, verdict."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from quill_demo.billing_client import BillingClient
+from quill_demo.checks import SHOWN_DIFFERENCES, Comparison, dollars
+from quill_demo.entrance import Activation
+from quill_demo.latency import Latency
+from quill_demo.world import World
+
+EXAMPLES = 3
+LIMITED_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything that was found out."""
+
+    usage: Comparison
+    limits: Comparison
+    invoices: Comparison
+    cache: Comparison
+    latency: Latency
+    kills: dict[str, int]
+    retries: int
+    sent_over_kafka: int
+    sent_over_http: int
+    activations: list[Activation]
+
+    @property
+    def comparisons(self) -> dict[str, Comparison]:
+        return {
+            "usage of every organization and meter": self.usage,
+            "who is limited on what": self.limits,
+            "invoices, to the cent, and against Stripe": self.invoices,
+            "quota checks after Redis was emptied and rebuilt": self.cache,
+        }
+
+    @property
+    def all_equal(self) -> bool:
+        return all(comparison.is_equal for comparison in self.comparisons.values())
+
+
+async def show(world: World, client: BillingClient, outcome: Outcome, console: Console) -> None:
+    """Print all of it; the verdict last."""
+    _show_totals(world, console)
+    await _show_limited(world, client, outcome, console)
+    _show_invoices(world, outcome, console)
+    _show_activations(outcome, console)
+    _show_timings(outcome, console)
+    _show_verdict(outcome, console)
+
+
+def _show_totals(world: World, console: Console) -> None:
+    table = Table(title="The month, by region", title_justify="left")
+    for column in ("source", "organizations", "events", "recordings", "flag requests", "rows synced"):
+        table.add_column(column, justify="left" if column == "source" else "right")
+    sums: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for organization in world.organizations:
+        source = "self-hosted" if organization.self_hosted else organization.source
+        sums[source]["organizations"] += 1
+        for meter, quantity in world.expected[organization.organization_id].usage.items():
+            sums[source][meter] += quantity
+    for source in sorted(sums):
+        row = sums[source]
+        wanted = ("organizations", "events", "recordings", "feature_flag_requests", "rows_synced")
+        table.add_row(source, *(f"{row[name]:,}" for name in wanted))
+    console.print(table)
+
+
+async def _show_limited(world: World, client: BillingClient, outcome: Outcome, console: Console) -> None:
+    limited = [
+        (organization, meter)
+        for organization in world.organizations
+        for meter in sorted(world.expected[organization.organization_id].limited)
+    ]
+    table = Table(title=f"Limited at the end of the month: {len(limited)} meters. Some of them:", title_justify="left")
+    for column in ("organization", "meter", "since", "why"):
+        table.add_column(column)
+    by_meter = sorted(limited, key=lambda pair: (limited.index(pair) % 7, pair[1]))
+    for organization, meter in by_meter[:LIMITED_SHOWN]:
+        if outcome.limits.evidence["answers"][organization.organization_id, meter]["allowed"]:
+            continue
+        path = f"/v1/limits/{organization.organization_id}/explain?meter={meter}"
+        explained = await client.call("GET", path)
+        table.add_row(organization.name, meter, explained["since"][:16].replace("T", " "), explained["sentence"])
+    console.print(table)
+
+
+def _show_invoices(world: World, outcome: Outcome, console: Console) -> None:
+    found: list[dict[str, Any]] = sorted(
+        outcome.invoices.evidence.values(), key=lambda invoice: invoice["total_minor"], reverse=True
+    )
+    names = {organization.organization_id: organization.name for organization in world.organizations}
+    for invoice in found[:EXAMPLES]:
+        table = Table(
+            title=f"Invoice {invoice['number']} for {names[invoice['organization_id']]}: "
+            f"{invoice['status']}, Stripe's is {invoice['reconciliation']}",
+            title_justify="left",
+        )
+        table.add_column("line")
+        for column in ("quantity", "unit price", "amount"):
+            table.add_column(column, justify="right")
+        for line in invoice["lines"]:
+            table.add_row(
+                line["description"],
+                f"{line['quantity']:,}",
+                f"${line['unit_amount']}",
+                f"${dollars(line['amount_minor']):,.2f}",
+            )
+        table.add_section()
+        table.add_row("total", "", "", f"${dollars(invoice['total_minor']):,.2f}")
+        console.print(table)
+
+
+def _show_activations(outcome: Outcome, console: Console) -> None:
+    table = Table(title="Licenses activated by self-hosted instances", title_justify="left")
+    for column in ("instance", "license", "type", "organization"):
+        table.add_column(column)
+    for activation in outcome.activations[:EXAMPLES]:
+        table.add_row(activation.source, activation.license_id, activation.license_type, activation.organization)
+    console.print(table)
+
+
+def _show_timings(outcome: Outcome, console: Console) -> None:
+    latency = outcome.latency
+    console.print(
+        f"Report accepted → limit visible in Redis: p50 {latency.percentile(50):.0f} ms, "
+        f"p99 {latency.percentile(99):.0f} ms over {len(latency.samples_ms)} probes"
+    )
+    console.print(
+        f"Reports sent: {outcome.sent_over_kafka:,} over Kafka, {outcome.sent_over_http:,} over HTTP; "
+        f"HTTP calls repeated because a service was away: {outcome.retries:,}"
+    )
+    if outcome.kills:
+        killed = ", ".join(f"{name} {count}" for name, count in sorted(outcome.kills.items()))
+        console.print(f"SIGKILLs during the month: {killed}")
+
+
+def _show_verdict(outcome: Outcome, console: Console) -> None:
+    table = Table(title="Billing against the truth", title_justify="left")
+    table.add_column("what")
+    for column in ("compared", "different"):
+        table.add_column(column, justify="right")
+    for what, comparison in outcome.comparisons.items():
+        style = "green" if comparison.is_equal else "red"
+        table.add_row(what, f"{comparison.compared:,}", f"[{style}]{len(comparison.differences):,}[/]")
+    console.print(table)
+    for comparison in outcome.comparisons.values():
+        for difference in comparison.differences[:SHOWN_DIFFERENCES]:
+            console.print(f"[red]different:[/] {difference}", highlight=False)
+    console.print(
+        "[green]Every number equals the truth.[/]" if outcome.all_equal else "[red]Some numbers are not the truth.[/]"
+    )

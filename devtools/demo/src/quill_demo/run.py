@@ -1,0 +1,177 @@
+"""The demo from first start to verdict."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from quill_regions.sources import CloudRegion
+from quill_stack.system import System, running_system
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from quill_demo import checks, presentation
+from quill_demo.billing_client import BillingClient
+from quill_demo.chaos import Chaos
+from quill_demo.entrance import Entrance
+from quill_demo.latency import measure, probe_organizations
+from quill_demo.month import Month
+from quill_demo.sandbox_time import SandboxTime
+from quill_demo.world import SETTLE_HOURS, World, make_world
+
+PROBES = 40
+PROBE_DAY = 20
+LOOK_AGAIN_SECONDS = 1.0
+QUIET_LOOKS = 2
+PATIENCE_SECONDS = 60.0
+NUDGE = timedelta(minutes=2)
+"""Sandbox time passes quickly while invoices are collected, so that back-offs after a kill do not hold up the demo."""
+INVOICE_AFTER = timedelta(hours=26)
+"""Past the grace of a day: by now every period of the month may be closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line said."""
+
+    organizations: int
+    days: int
+    seed: int
+    misbehave: bool
+    chaos: bool
+    state: Path
+    allow_mock_kafka: bool
+
+
+async def run_demo(options: Options, console: Console) -> bool:
+    """Start everything, live through the month, print what came out; True when all of it equalled the truth."""
+    started = time.monotonic()
+    world = make_world(
+        seed=options.seed, organizations=options.organizations, days=options.days, misbehave=options.misbehave
+    )
+    options.state.mkdir(parents=True, exist_ok=True)
+    clock = SandboxTime(options.state / "clock")
+    clock.set(world.start + timedelta(seconds=1))
+    with running_system(
+        options.state,
+        throwaway=True,
+        sandbox_clock=True,
+        allow_mock_kafka=options.allow_mock_kafka and not options.chaos,
+    ) as system:
+        console.print(f"System ready after {time.monotonic() - started:.1f} s at {system.base_url}")
+        verdict = await _play(options, world, system, clock, console)
+        if system.stores.kafka_is_mock:
+            console.print("[yellow]This ran on librdkafka's in-memory broker, not on Apache Kafka.[/]")
+    console.print(f"Whole demo: {time.monotonic() - started:.1f} s")
+    return verdict
+
+
+async def _play(options: Options, world: World, system: System, clock: SandboxTime, console: Console) -> bool:
+    client = BillingClient(system.base_url, system.operator_token)
+    entrance = Entrance(world=world, client=client, time=clock)
+    month = Month(world=world, client=client, time=clock)
+    region = CloudRegion(system.stores.kafka_bootstrap_servers)
+    chaos = Chaos(system, seed=options.seed)
+    probes = probe_organizations(seed=options.seed, count=PROBES)
+    latecomers = world.latecomers() if options.misbehave else []
+    late = {organization.organization_id for organization in latecomers}
+    await region.start()
+    try:
+        with _bar(console, "Issuing licenses", 2 + len(world.instances)) as step:
+            await entrance.issue_licenses(lambda: step(1))
+        if options.chaos:
+            chaos.start()
+        known = [organization for organization in world.organizations if organization.organization_id not in late]
+        with _bar(console, "Registering customers", len(world.organizations) + PROBES) as step:
+            await entrance.register([*known, *probes], lambda: step(1))
+            await month.live(region, until=world.start + timedelta(hours=18), progress=lambda _n: None)
+            await entrance.register(latecomers, lambda: step(1))
+        with _bar(console, "Living through the month", len(world.deliveries)) as step:
+            step(month.sent_over_kafka + month.sent_over_http)
+            probe_day = world.start + timedelta(days=min(PROBE_DAY, options.days - 1))
+            await month.live(region, until=probe_day, progress=step)
+            await _settled(client, console)
+            latency = await measure(
+                probes, region=region, redis_url=system.stores.redis_url, sandbox=clock, done=lambda: None
+            )
+            await month.live(region, until=world.end, progress=step)
+            await month.live(region, until=world.end + timedelta(hours=SETTLE_HOURS + 6), progress=step)
+        usage = await _until_equal(console, "Counting", len(world.organizations), lambda: checks.usage(world, client))
+        limits = await _until_equal(console, "Limits", len(world.organizations), lambda: checks.limits(world, client))
+        clock.reach(world.end + INVOICE_AFTER)
+        invoices = await _until_equal(
+            console, "Invoicing", len(world.subscribers), lambda: checks.invoices(world, client), nudge=clock
+        )
+        await chaos.stop()
+        cache = await checks.redis_rebuilt(world, client, system.stores.redis_url)
+        outcome = presentation.Outcome(
+            usage=usage,
+            limits=limits,
+            invoices=invoices,
+            cache=cache,
+            latency=latency,
+            kills=dict(chaos.kills),
+            retries=client.retries,
+            sent_over_kafka=month.sent_over_kafka,
+            sent_over_http=month.sent_over_http,
+            activations=entrance.activations,
+        )
+        await presentation.show(world, client, outcome, console)
+        return outcome.all_equal
+    finally:
+        await chaos.stop()
+        await region.stop()
+        await client.close()
+
+
+async def _settled(client: BillingClient, console: Console) -> None:
+    """Before measuring: let what was sent so far pass through, so that the probes do not queue behind it."""
+    quiet = 0
+    with console.status("Letting the backlog drain before latency is measured"):
+        while quiet < QUIET_LOOKS:
+            lag = 0
+            for service in ("usage-ingest", "quota-limiter"):
+                report = await client.call("GET", f"/{service}/health/ready", expect=(200, 503))
+                lag += sum(report["consumer_lag_records"].values())
+            quiet = quiet + 1 if lag == 0 else 0
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
+async def _until_equal(
+    console: Console,
+    title: str,
+    total: int,
+    look: Callable[[], Awaitable[checks.Comparison]],
+    *,
+    nudge: SandboxTime | None = None,
+) -> checks.Comparison:
+    """Look again until everything is equal or nothing has changed for a minute; what is then different is different."""
+    with _bar(console, title, total) as step:
+        shown = 0
+        last_change = time.monotonic()
+        while True:
+            comparison = await look()
+            if comparison.done > shown:
+                step(comparison.done - shown)
+                shown = comparison.done
+                last_change = time.monotonic()
+            if comparison.is_equal or time.monotonic() - last_change > PATIENCE_SECONDS:
+                return comparison
+            if nudge is not None:
+                nudge.set(nudge.now() + NUDGE)
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
+@contextmanager
+def _bar(console: Console, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar; without a terminal, one line at the end."""
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total)
+        started = time.monotonic()
+        yield lambda steps: progress.advance(task, steps)
+    if not console.is_terminal:
+        console.print(f"{title}: {time.monotonic() - started:.1f} s")

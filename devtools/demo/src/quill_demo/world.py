@@ -1,0 +1,69 @@
+"""Everything the demo knows: who takes part, when, with which licenses, and what must come out."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+from quill_contracts.catalog_file import CatalogDocument, load_catalog
+from quill_regions.misbehaviour import Delivery, Faults, deliveries
+from quill_regions.organizations import REGIONS, Organization, draw_organizations
+from quill_regions.truth import Expected, expectations, month_totals
+
+MONTH_START = datetime(2026, 10, 1, tzinfo=UTC)
+SILENT_DAY = 12
+SETTLE_HOURS = 12
+"""Everything late has arrived this long after the month's end: inside the grace, so it still counts in the period."""
+LATECOMERS = 3
+
+
+@dataclass(slots=True)
+class World:
+    """One month of several hundred organizations."""
+
+    seed: int
+    organizations: tuple[Organization, ...]
+    days: list[date]
+    catalog: CatalogDocument
+    deliveries: list[Delivery]
+    expected: dict[str, Expected]
+    license_keys: dict[str, str] = field(default_factory=dict)
+    """Source → license key, filled as the licenses are issued."""
+
+    @property
+    def start(self) -> datetime:
+        return MONTH_START
+
+    @property
+    def end(self) -> datetime:
+        return MONTH_START + timedelta(days=len(self.days))
+
+    @property
+    def instances(self) -> list[Organization]:
+        return [organization for organization in self.organizations if organization.self_hosted]
+
+    @property
+    def subscribers(self) -> list[Organization]:
+        return [organization for organization in self.organizations if organization.plan != "free"]
+
+    def latecomers(self) -> list[Organization]:
+        """Organizations whose first report reaches billing before billing has ever heard of them."""
+        first = {
+            d.report.organization_id for d in self.deliveries if d.report.window_start == self.start and d.at < self.end
+        }
+        noon = {
+            d.report.organization_id
+            for d in self.deliveries
+            if d.report.window_start == self.start and d.report.completeness == "partial"
+        }
+        return [o for o in self.organizations if o.organization_id in first & noon and o.plan == "free"][:LATECOMERS]
+
+
+def make_world(*, seed: int, organizations: int, days: int, misbehave: bool) -> World:
+    """Draw everybody, live through the month, and work out the truth."""
+    drawn = draw_organizations(seed=seed, count=organizations)
+    dates = [MONTH_START.date() + timedelta(days=n) for n in range(days)]
+    catalog = load_catalog()
+    faults = Faults(silent=(REGIONS[1], dates[min(SILENT_DAY, days - 1)])) if misbehave else Faults.none()
+    end = MONTH_START + timedelta(days=days)
+    sent = deliveries(drawn, dates, seed=seed, faults=faults, deadline=end + timedelta(hours=SETTLE_HOURS))
+    totals = month_totals(drawn, dates, seed=seed, catalog=catalog)
+    return World(seed, drawn, dates, catalog, sent, expectations(drawn, totals, catalog=catalog))
