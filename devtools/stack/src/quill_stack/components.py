@@ -140,6 +140,7 @@ def plan(
                 f"--port={chosen['stripesim']}",
                 f"--webhook-url=http://{HOST}:{chosen['invoicing']}/webhooks/stripe",
                 f"--webhook-secret={kept.stripe_webhook_secret}",
+                "--grace-hours=72",
                 f"--state={stores.state.path / 'stripesim.json'}",
                 *([f"--clock-file={clock_file}"] if clock_file else []),
             ),

@@ -31,7 +31,15 @@ class SimulatedClock:
         Raises:
             ClockFileUnreadable: The clock file does not hold a number.
         """
-        return int(Decimal(str(time.time())) + self._file_offset() + self._own_offset())
+        return self.shared_now() + self._own_offset()
+
+    def shared_now(self) -> int:
+        """Unix seconds as everybody reads them who shares the clock file: what a receiver checks a signature against.
+
+        Raises:
+            ClockFileUnreadable: The clock file does not hold a number.
+        """
+        return int(Decimal(str(time.time())) + self._file_offset())
 
     def move(self, seconds: int) -> None:
         """Moves the simulator's own clock, on top of the file, and remembers it."""

@@ -33,7 +33,7 @@ class WebhookCourier:
     """Carries deliveries from the world to the endpoints.
 
     What is still to be delivered is part of the world, so a killed simulator goes on after its restart. Back-off runs
-    in real seconds and signatures carry the real time, since receivers check them against their system clock.
+    in real seconds; signatures carry the time that receivers live in too, the system's or that of the shared file.
     """
 
     def __init__(self, world: World, clock: SimulatedClock, faults: Faults, client: httpx.AsyncClient) -> None:
@@ -96,7 +96,7 @@ class WebhookCourier:
             self._retry_later(delivery)
 
     async def _post(self, endpoint: Resource, body: bytes) -> bool:
-        signature = sign(body, secret=endpoint["_secret"], at=int(time.time()))
+        signature = sign(body, secret=endpoint["_secret"], at=self._clock.shared_now())
         headers = {"Content-Type": "application/json; charset=utf-8", "Stripe-Signature": signature}
         try:
             response = await self._client.post(endpoint["url"], content=body, headers=headers, timeout=TIMEOUT_SECONDS)
