@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from quill_runtime.consumption import Record
@@ -64,7 +64,10 @@ class TableReader:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _read(self) -> None:
+        # Subscribing in the constructor is the one public way to learn a topic's partitions: `topics()` fills another
+        # cluster object than `partitions_for_topic` reads. Without a group every partition is ours.
         consumer = AIOKafkaConsumer(
+            self._topic,
             bootstrap_servers=self._bootstrap_servers,
             group_id=None,
             enable_auto_commit=False,
@@ -74,11 +77,8 @@ class TableReader:
         try:
             async with asyncio.timeout(START_TIMEOUT_SECONDS):
                 await consumer.start()
-                numbers = consumer.partitions_for_topic(self._topic) or await self._partitions(consumer)
-            partitions = [TopicPartition(self._topic, number) for number in sorted(numbers)]
-            consumer.assign(partitions)
-            await consumer.seek_to_beginning(*partitions)
-            ends = await consumer.end_offsets(partitions)
+                partitions = sorted(consumer.assignment())
+                ends = await consumer.end_offsets(partitions)
             while True:
                 if not self.caught_up.is_set():
                     standing = [await consumer.position(partition) for partition in partitions]
@@ -96,15 +96,6 @@ class TableReader:
                     await consumer.stop()
             except (KafkaError, TimeoutError) as error:
                 log.warning("table.stop_failed", table=self.name, error=repr(error))
-
-    async def _partitions(self, consumer: AIOKafkaConsumer) -> set[int]:
-        """Ask the broker until it knows the topic; bounded by the caller's timeout."""
-        while True:
-            await consumer.topics()
-            numbers = consumer.partitions_for_topic(self._topic)
-            if numbers:
-                return set(numbers)
-            await asyncio.sleep(0.2)
 
     def _take(self, record: Record) -> None:
         try:
