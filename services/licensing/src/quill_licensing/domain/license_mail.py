@@ -47,25 +47,27 @@ this is the license key that was made for "{license_.organization_name}":
 
     {key.text}
 
-The key tells the billing service which instance is calling. It enables nothing and
-costs nothing by itself. Keep it secret: whoever has it can speak for your instance.
+The key tells the billing service which instance is calling. It enables
+nothing and costs nothing by itself. Keep it secret: whoever has it can
+speak for your instance.
 
-If you signed up from within your instance, the key has been saved there and you need
-not do anything.
+If you signed up from within your instance, the key has been saved there
+and you need not do anything.
 
 If your instance does not show the license, enter the key by hand:
 
   1. Sign in to your instance as an administrator.
   2. Open Settings > Billing (the page /organization/billing).
-  3. Paste the whole line above, from "{key.license_id[:4]}" to its last character, into
-     "License key" and activate it.
+  3. Paste the whole key, from "{key.license_id[:4]}" to its last character,
+     into "License key" and activate it.
 
-Entering the same key again is harmless. A key works for one organization: the first
-one it is activated for.
+Entering the same key again is harmless. A key works for one organization:
+the first one it is activated for.
 
 If you did not ask for this key, you may ignore this mail.
 
-License id (not secret, name it when you ask for help): {license_.license_id}
+License id (not secret; name it when you ask for help):
+{license_.license_id}
 """
     return LicenseMail(
         mail_key=mail_key(license_.license_id),
