@@ -15,7 +15,7 @@ LineKind = Literal["tier", "flat_fee", "package", "unit", "flat"]
 
 @dataclass(frozen=True, slots=True)
 class RatedLine:
-    """One explained amount. On every line ``quantity`` x ``unit_amount`` is exactly ``exact_amount``.
+    """One explained amount.
 
     Attributes:
         kind: ``tier`` units in a tier, ``flat_fee`` the flat amount of a tier reached, ``package`` packages begun,
@@ -24,8 +24,7 @@ class RatedLine:
         first_unit: the first unit of the period that the line pays for, from 1; None for a fee.
         last_unit: the last one, inclusive; None for a fee.
         quantity: what is multiplied: units, packages (kind ``package``), or 1 for a fee.
-        unit_amount: exact decimal string in major units.
-        exact_amount: before rounding; exact decimal string in major units.
+        exact_unit_amount: what one of them costs.
         amount: ``exact_amount`` rounded half up, once (L11).
     """
 
@@ -34,9 +33,18 @@ class RatedLine:
     first_unit: int | None
     last_unit: int | None
     quantity: int
-    unit_amount: str
-    exact_amount: str
+    exact_unit_amount: UnitAmount
     amount: Money
+
+    @property
+    def unit_amount(self) -> str:
+        """What one costs, as an exact decimal string in major units."""
+        return self.exact_unit_amount.to_decimal_string()
+
+    @property
+    def exact_amount(self) -> str:
+        """Quantity x unit amount before rounding, as an exact decimal string in major units."""
+        return exact_decimal_string(self.quantity * self.exact_unit_amount.scaled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +80,16 @@ def amount_minor(price: Price, quantity: int) -> int:
     """
     check_quantity(quantity)
     match price:
+        case GraduatedPrice():
+            return price.schedule.graduated_minor(quantity)
+        case VolumePrice():
+            return price.schedule.volume_minor(quantity)
         case FlatPrice():
             return price.amount.amount_minor
         case PerUnitPrice():
             return _units_minor(quantity, price.unit_amount, price.currency)
         case PackagePrice():
             return _packages(quantity, price.package_size) * price.package_amount.amount_minor
-        case GraduatedPrice() if quantity > 0:
-            index = price.schedule.index_of(quantity)
-            inside = quantity - price.schedule.floors[index]
-            in_tier_minor = _units_minor(inside, price.tiers[index].unit_amount, price.currency)
-            return price.schedule.owed_on_entry_minor[index] + in_tier_minor
-        case VolumePrice() if quantity > 0:
-            tier = price.tiers[price.schedule.index_of(quantity)]
-            flat_minor = 0 if tier.flat_amount is None else tier.flat_amount.amount_minor
-            return flat_minor + _units_minor(quantity, tier.unit_amount, price.currency)
-        case GraduatedPrice() | VolumePrice():
-            return 0
         case _:
             assert_never(price)
 
@@ -142,24 +143,21 @@ def _units_line(
         first_unit=first_unit,
         last_unit=last_unit,
         quantity=quantity,
-        unit_amount=unit_amount.to_decimal_string(),
-        exact_amount=exact_decimal_string(quantity * unit_amount.scaled),
+        exact_unit_amount=unit_amount,
         amount=Money(_units_minor(quantity, unit_amount, currency), currency),
     )
 
 
 def _package_line(price: PackagePrice, quantity: int) -> RatedLine:
     packages = _packages(quantity, price.package_size)
-    amount = Money(packages * price.package_amount.amount_minor, price.currency)
     return RatedLine(
         kind="package",
         tier_index=None,
         first_unit=1,
         last_unit=quantity,
         quantity=packages,
-        unit_amount=price.package_amount.to_decimal_string(),
-        exact_amount=amount.to_decimal_string(),
-        amount=amount,
+        exact_unit_amount=UnitAmount.from_money(price.package_amount),
+        amount=Money(packages * price.package_amount.amount_minor, price.currency),
     )
 
 
@@ -170,8 +168,7 @@ def _fee_line(kind: LineKind, tier_index: int | None, amount: Money) -> RatedLin
         first_unit=None,
         last_unit=None,
         quantity=1,
-        unit_amount=amount.to_decimal_string(),
-        exact_amount=amount.to_decimal_string(),
+        exact_unit_amount=UnitAmount.from_money(amount),
         amount=amount,
     )
 

@@ -25,10 +25,13 @@ def to_minor_units(exact: Fraction | int, *, sub_units: int = 1) -> int:
     if sub_units < 1:
         raise ValueError("sub_units must be 1 or more")
     if type(exact) is int:
-        numerator, denominator = exact, sub_units
-    elif isinstance(exact, Fraction):
-        numerator, denominator = exact.numerator, exact.denominator * sub_units
-    else:
-        raise TypeError(f"an exact amount is a Fraction or an int, not {type(exact).__name__} (L11)")
-    magnitude = (2 * abs(numerator) + denominator) // (2 * denominator)
-    return magnitude if numerator >= 0 else -magnitude
+        return _half_up(exact, sub_units)
+    if isinstance(exact, Fraction):
+        return _half_up(exact.numerator, exact.denominator * sub_units)
+    raise TypeError(f"an exact amount is a Fraction or an int, not {type(exact).__name__} (L11)")
+
+
+def _half_up(numerator: int, denominator: int) -> int:
+    if numerator < 0:
+        return -_half_up(-numerator, denominator)
+    return (2 * numerator + denominator) // (2 * denominator)

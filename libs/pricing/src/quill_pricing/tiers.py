@@ -51,6 +51,7 @@ class TierSchedule:
         floors: per tier, the last unit below it; the tier holds the units from ``floor + 1``.
         owed_on_entry_minor: per tier, graduated: every full lower tier, **each rounded on its own** (L11), and the
             flat amounts up to and including this tier's; minor units.
+        sub_units: how many of the unit amounts' 10**-12 make one minor unit.
 
     Raises:
         InvalidTierSchedule: naming the first field at fault.
@@ -60,16 +61,34 @@ class TierSchedule:
     currency: str
     floors: tuple[int, ...] = field(init=False, repr=False, compare=False)
     owed_on_entry_minor: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    sub_units: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check(self.tiers, self.currency)
         ceilings = [tier.up_to for tier in self.tiers if tier.up_to is not None]
         object.__setattr__(self, "floors", (0, *ceilings))
-        object.__setattr__(self, "owed_on_entry_minor", _owed_on_entry(self.tiers, self.floors, self.currency))
+        object.__setattr__(self, "sub_units", sub_units_of(self.currency))
+        object.__setattr__(self, "owed_on_entry_minor", _owed_on_entry(self.tiers, self.floors, self.sub_units))
 
     def index_of(self, quantity: int) -> int:
         """The tier that the last of ``quantity`` units falls into; the first tier for quantity 0."""
         return bisect_left(self.floors, quantity, lo=1) - 1
+
+    def graduated_minor(self, quantity: int) -> int:
+        """What a quantity costs when each unit costs what its own tier says: the sum of rounded lines, minor units."""
+        if quantity == 0:
+            return 0
+        index = bisect_left(self.floors, quantity, 1) - 1
+        inside_scaled = (quantity - self.floors[index]) * self.tiers[index].unit_amount.scaled
+        return self.owed_on_entry_minor[index] + to_minor_units(inside_scaled, sub_units=self.sub_units)
+
+    def volume_minor(self, quantity: int) -> int:
+        """What a quantity costs when all units cost what the tier of the last one says; minor units."""
+        if quantity == 0:
+            return 0
+        tier = self.tiers[self.index_of(quantity)]
+        flat_minor = 0 if tier.flat_amount is None else tier.flat_amount.amount_minor
+        return flat_minor + to_minor_units(quantity * tier.unit_amount.scaled, sub_units=self.sub_units)
 
 
 def _check(tiers: tuple[Tier, ...], currency: str) -> None:
@@ -94,8 +113,7 @@ def _check(tiers: tuple[Tier, ...], currency: str) -> None:
             raise InvalidTierSchedule(f"tiers.{index}.flat_amount", f"must be 0 or more {currency}")
 
 
-def _owed_on_entry(tiers: tuple[Tier, ...], floors: tuple[int, ...], currency: str) -> tuple[int, ...]:
-    sub_units = sub_units_of(currency)
+def _owed_on_entry(tiers: tuple[Tier, ...], floors: tuple[int, ...], sub_units: int) -> tuple[int, ...]:
     owed_minor = 0
     table = []
     for tier, floor in zip(tiers, floors, strict=True):

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Self
 
 from quill_pricing.currency import minor_unit_places
+from quill_pricing.money import Money
 
 UNIT_AMOUNT_PLACES = 12
 """Decimal places of a currency unit that a unit price may have (L11)."""
@@ -49,6 +50,15 @@ class UnitAmount:
                 f"with at most {_WHOLE_DIGITS_MAX} digits and {UNIT_AMOUNT_PLACES} decimal places"
             )
         return cls(int(match[1] + (match[2] or "").ljust(UNIT_AMOUNT_PLACES, "0")))
+
+    @classmethod
+    def from_money(cls, amount: Money) -> Self:
+        """The price of something sold for a whole number of minor units.
+
+        Raises:
+            InvalidUnitAmount: the amount is negative.
+        """
+        return cls(amount.amount_minor * sub_units_of(amount.currency))
 
     def to_decimal_string(self) -> str:
         """The shortest exact decimal string in major units: ``"0.00005"``, ``"20"``, ``"0"``."""

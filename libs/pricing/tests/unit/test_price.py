@@ -157,3 +157,10 @@ def test_a_scaled_unit_amount_that_is_not_an_integer_of_0_or_more_is_refused(wro
 def test_text_that_is_not_a_unit_amount_is_refused(wrong):
     with pytest.raises(InvalidUnitAmount):
         UnitAmount.from_decimal_string(wrong)
+
+
+def test_a_whole_amount_of_money_is_a_unit_amount_unless_it_is_a_credit():
+    assert UnitAmount.from_money(Money(45_000)).to_decimal_string() == "450"
+    assert UnitAmount.from_money(Money(5, "jpy")).to_decimal_string() == "5"
+    with pytest.raises(InvalidUnitAmount):
+        UnitAmount.from_money(Money(-1))
