@@ -144,7 +144,7 @@ def print_secrets(_state_dir: Path) -> int:
     print(f"# operator token: {kept.operator_token}")
     print(f"QUILL_API_TOKENS={kept.api_tokens}")
     print(f"QUILL_SEALING_KEYS={kept.sealing_keys}")
-    print(f"STRIPE_WEBHOOK_SECRET={kept.stripe_webhook_secret}")
+    print(f"STRIPE_WEBHOOK_SECRETS={kept.stripe_webhook_secret}")
     print(f"POSTGRES_PASSWORD={secrets.token_urlsafe(24)}")
     return 0
 

@@ -31,6 +31,7 @@ FAMILIAR_PORTS: Final = {
 SEALING_KEY_BYTES: Final = 32
 MAIL_FROM: Final = "billing@quill.example"
 SIMULATED_STRIPE_KEY: Final = "sk_test_quill_local"
+SIMULATED_CARD: Final = "pm_card_visa"
 
 
 def module_name(service: str) -> str:
@@ -128,7 +129,7 @@ def plan(
     if clock_file is not None:
         common["QUILL_CLOCK_FILE"] = str(clock_file)
 
-    invoicing = {"STRIPE_WEBHOOK_SECRET": given.get("STRIPE_WEBHOOK_SECRET", kept.stripe_webhook_secret)}
+    invoicing = {"STRIPE_WEBHOOK_SECRETS": given.get("STRIPE_WEBHOOK_SECRETS", kept.stripe_webhook_secret)}
     if given.get("STRIPE_API_KEY"):
         invoicing["STRIPE_API_KEY"] = given["STRIPE_API_KEY"]
     else:
@@ -149,7 +150,11 @@ def plan(
             ready_path="/_control/state",
         )
         stand_ins.append(simulator)
-        invoicing |= {"STRIPE_API_KEY": SIMULATED_STRIPE_KEY, "STRIPE_API_BASE": simulator.url}
+        invoicing |= {
+            "STRIPE_API_KEY": SIMULATED_STRIPE_KEY,
+            "STRIPE_API_BASE": simulator.url,
+            "STRIPE_TEST_PAYMENT_METHOD": SIMULATED_CARD,
+        }
 
     # One proxy of ours stands in front: the gateway. Without this every signup would seem to come from one address.
     licensing = {"SMTP_FROM": given.get("SMTP_FROM", MAIL_FROM), "SIGNUP_TRUSTED_HOPS": "1"}

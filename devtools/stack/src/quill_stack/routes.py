@@ -10,7 +10,7 @@ PREFIXES: Final[dict[str, tuple[str, ...]]] = {
     "usage-ingest": ("/api/usage", "/v1/usage"),
     "quota-limiter": ("/v1/quota", "/v1/limits"),
     "subscriptions": ("/api/billing", "/api/products-v2", "/v1/customers", "/v1/catalog"),
-    "invoicing": ("/v1/invoices", "/webhooks/stripe"),
+    "invoicing": ("/v1/invoices", "/v1/reconciliations", "/webhooks/stripe"),
     "licensing": ("/v1/licenses", "/activation"),
 }
 

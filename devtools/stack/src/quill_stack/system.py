@@ -4,12 +4,13 @@
 caller wants that; a store that dies ends everything, because nothing above it can be right without it.
 """
 
+import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -299,7 +300,7 @@ def running_system(
         ports = PortChooser(prefer_familiar=not throwaway)
         components = plan(stores, databases, kept=kept, ports=ports, clock_file=clock_file, environ=environ)
         with says.step("Migrating databases"):
-            _migrate([component for component in components if component.name in SERVICES])
+            _migrate(databases)
         stores.create_topics(all_topics())
         system = System(stores, components, kept, revive=revive, clock_file=clock_file)
         cleanup.callback(system.stop_parts)
@@ -314,10 +315,7 @@ def all_topics() -> list[TopicSpec]:
     return topics + [TopicSpec(topic.dead, 1, announcements) for topic in TOPICS]
 
 
-def _migrate(services: Sequence[Component]) -> None:
-    def migrate(service: Component) -> None:
-        environment = {**os.environ, **service.environment}
-        run_tool(f"migrating {service.name}", service.argv("migrate"), seconds=MIGRATE_SECONDS, env=environment)
-
-    with ThreadPoolExecutor(max_workers=len(services)) as pool:
-        list(pool.map(migrate, services))
+def _migrate(databases: Mapping[str, str]) -> None:
+    named = {module_name(service): url for service, url in databases.items()}
+    argv = [sys.executable, "-m", "quill_stack.migrating"]
+    run_tool("migrating", argv, seconds=MIGRATE_SECONDS, env={**os.environ, "QUILL_DATABASES": json.dumps(named)})
