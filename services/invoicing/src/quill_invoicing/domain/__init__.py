@@ -1,0 +1,1 @@
+"""What is owed and why: pure decisions, no framework, no clock, no I/O."""

@@ -1,0 +1,135 @@
+"""From terms and usage to lines: one per tier reached, as Stripe writes them, so that both can be compared (L11, L16).
+
+Zero: no usage makes no line, and a tier that costs nothing makes its line of 0 once reached, so that an invoice shows
+the free allowance that was used.
+
+Licensed products (seats, a flat fee) make one line each, in arrears: for the period that has just ended, in full. So
+everything that a period costs is on that period's one invoice.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+from quill_pricing.billed_quantity import LimitInForce, UsageObservation, billed_quantity
+from quill_pricing.period import BillingPeriod
+from quill_pricing.rating import RatedLine, rate
+
+from quill_invoicing.domain.closing import BilledProduct
+from quill_invoicing.domain.invoice import InvoiceLine, LineKind
+from quill_invoicing.domain.limit_history import limits_within
+from quill_invoicing.domain.terms import TermsHistory, TermsItem
+from quill_invoicing.domain.usage_history import UsageHistory
+
+
+class MixedCurrencies(ValueError):
+    """A customer's products are priced in more than one currency: they cannot be on one invoice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a period costs.
+
+    Attributes:
+        is_billed: Whether anything was subscribed at all; then there is an invoice, even of 0.
+        billed: The quantity of each metered product, for the closing.
+    """
+
+    is_billed: bool
+    currency: str | None
+    lines: tuple[InvoiceLine, ...]
+    billed: tuple[BilledProduct, ...]
+
+    @property
+    def total_minor(self) -> int:
+        return sum(line.amount_minor for line in self.lines)
+
+
+def bill_period(history: TermsHistory, usage: UsageHistory, period: BillingPeriod) -> Statement:
+    """Rate everything a customer was subscribed to in a period.
+
+    Raises:
+        MixedCurrencies: the items do not share a currency.
+    """
+    items = [item for _, item in history.items_billed_in(period)]
+    currencies = sorted({item.currency for item in items})
+    if len(currencies) > 1:
+        raise MixedCurrencies(", ".join(currencies))
+    lines: list[InvoiceLine] = []
+    billed: list[BilledProduct] = []
+    for item in items:
+        quantity = _quantity(item, history=history, usage=usage, period=period)
+        lines.extend(_lines(item, quantity, period))
+        if item.is_metered and item.usage_key is not None:
+            billed.append(BilledProduct(item.product_key, item.usage_key, quantity, item.price_document))
+    return Statement(bool(items), currencies[0] if currencies else None, tuple(lines), tuple(billed))
+
+
+def billed_quantity_of(
+    product_key: str, usage_key: str, *, history: TermsHistory, usage: UsageHistory, period: BillingPeriod
+) -> int:
+    """The most that was used while the limit in force allowed it (L12)."""
+    return billed_quantity(
+        [
+            # Usage reported for this period is this period's, even if a source's clock said otherwise.
+            UsageObservation(max(as_of, period.start), quantity)
+            for as_of, quantity in usage.of_meter(usage_key)
+        ],
+        [LimitInForce(effective_at, quota) for effective_at, quota in limits_within(history, product_key, period)],
+    )
+
+
+def _quantity(item: TermsItem, *, history: TermsHistory, usage: UsageHistory, period: BillingPeriod) -> int:
+    if item.is_metered and item.usage_key is not None:
+        return billed_quantity_of(item.product_key, item.usage_key, history=history, usage=usage, period=period)
+    return 1 if item.quantity is None else item.quantity
+
+
+def _lines(item: TermsItem, quantity: int, period: BillingPeriod) -> Iterator[InvoiceLine]:
+    rating = rate(price=item.price, quantity=quantity)
+    if not item.is_metered:
+        if rating.lines:
+            yield _line(
+                item, rating.lines[0], period, kind="licensed", quantity=quantity, amount=rating.total.amount_minor
+            )
+        return
+    for rated in rating.lines:
+        match rated.kind:
+            case "flat_fee" | "flat":
+                kind: LineKind = "flat_fee"
+            case "package":
+                kind = "package"
+            case _:
+                kind = "usage"
+        units = rated.last_unit if kind == "package" and rated.last_unit is not None else rated.quantity
+        yield _line(item, rated, period, kind=kind, quantity=units, amount=rated.amount.amount_minor)
+
+
+def _line(
+    item: TermsItem, rated: RatedLine, period: BillingPeriod, *, kind: LineKind, quantity: int, amount: int
+) -> InvoiceLine:
+    return InvoiceLine(
+        kind=kind,
+        product_key=item.product_key,
+        usage_key=item.usage_key,
+        description=_description(item, rated, kind),
+        quantity=quantity,
+        unit_amount=Decimal(rated.unit_amount),
+        amount_minor=amount,
+        service_period=period,
+        tier=None if rated.tier_index is None else rated.tier_index + 1,
+    )
+
+
+def _description(item: TermsItem, rated: RatedLine, kind: LineKind) -> str:
+    name = item.product_key.replace("_", " ")
+    match kind:
+        case "flat_fee":
+            return f"{name}, tier {(rated.tier_index or 0) + 1}, flat fee"
+        case "package":
+            return f"{name}, {rated.quantity:,} packages begun"
+        case "licensed" | "adjustment":
+            return name
+        case _:
+            span = f"{rated.first_unit or 0:,} to {rated.last_unit or 0:,}"
+            return f"{name}, tier {rated.tier_index + 1}: {span}" if rated.tier_index is not None else f"{name}: {span}"

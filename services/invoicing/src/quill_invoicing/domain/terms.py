@@ -1,0 +1,142 @@
+"""What a customer agreed to, and when each agreement was in force."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from quill_pricing.period import BillingPeriod
+from quill_pricing.price import Price, price_from_document
+
+CollectionMode = Literal["stripe-rates", "quill-rates"]
+
+
+@dataclass(frozen=True, slots=True)
+class TermsItem:
+    """One product of a customer.
+
+    Attributes:
+        usage_key: The meter it is billed by; None for a licensed product (seats, a flat fee).
+        price_document: The whole price as it travelled, so that an old invoice needs no catalog.
+        subscribed: Whether it is billed; otherwise it is the free tier and ``quota`` is its allowance.
+        quota: Units the limiter lets through, None for unlimited (L12).
+        quantity: Licensed quantity; None for a metered product.
+    """
+
+    product_key: str
+    usage_key: str | None
+    price_id: str
+    price_document: Mapping[str, Any]
+    subscribed: bool
+    quota: int | None
+    quantity: int | None
+
+    @property
+    def price(self) -> Price:
+        """How the quantity turns into money."""
+        return price_from_document(self.price_document)
+
+    @property
+    def currency(self) -> str:
+        return self.price.currency
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether usage decides what it costs; a flat price is the same for any usage."""
+        return self.usage_key is not None and self.price_document["model"] != "flat"
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerTerms:
+    """A customer's terms at one revision, in force from ``effective_at`` until a higher revision takes over.
+
+    Attributes:
+        anchor: Billing periods are anchor + n x ``interval`` (L21).
+        period: The billing period the customer was in when this was written.
+    """
+
+    organization_id: str
+    organization_name: str
+    email: str | None
+    customer_id: str
+    revision: int
+    effective_at: datetime
+    has_active_subscription: bool
+    subscription_id: str | None
+    collection_mode: CollectionMode
+    anchor: datetime
+    interval: str
+    period: BillingPeriod
+    items: tuple[TermsItem, ...]
+
+    def bills_like(self, other: "CustomerTerms") -> bool:
+        """Whether only facts without a bearing on money differ (a period rolled over, a name changed)."""
+        return (
+            self.has_active_subscription,
+            self.subscription_id,
+            self.collection_mode,
+            self.anchor,
+            self.interval,
+            self.items,
+        ) == (
+            other.has_active_subscription,
+            other.subscription_id,
+            other.collection_mode,
+            other.anchor,
+            other.interval,
+            other.items,
+        )
+
+    def billed_items(self) -> tuple[TermsItem, ...]:
+        """The items that cost something."""
+        return tuple(item for item in self.items if item.subscribed) if self.has_active_subscription else ()
+
+    def metered_items(self) -> tuple[TermsItem, ...]:
+        """The billed items that are billed by usage."""
+        return tuple(item for item in self.billed_items() if item.is_metered)
+
+
+@dataclass(frozen=True, slots=True)
+class TermsHistory:
+    """Every version of a customer's terms that changed money, in any order."""
+
+    versions: tuple[CustomerTerms, ...]
+
+    @classmethod
+    def of(cls, versions: Iterable[CustomerTerms]) -> "TermsHistory":
+        return cls(tuple(sorted(versions, key=lambda terms: terms.revision)))
+
+    def at(self, instant: datetime) -> CustomerTerms | None:
+        """The terms in force: the highest revision whose time had come. None before the first."""
+        return max(
+            (terms for terms in self.versions if terms.effective_at <= instant),
+            key=lambda terms: terms.revision,
+            default=None,
+        )
+
+    def within(self, period: BillingPeriod) -> tuple[tuple[datetime, CustomerTerms], ...]:
+        """Each version with the instant it took over inside the period, oldest first.
+
+        The first counts from the period's start even if it took force later: a subscription that starts in the middle
+        of a period is billed for the whole period's usage, as the legacy metered prices do.
+        """
+        starts = sorted({t.effective_at for t in self.versions if period.start <= t.effective_at < period.end})
+        instants = [period.start, *(start for start in starts if start > period.start)]
+        found: list[tuple[datetime, CustomerTerms]] = []
+        for instant in instants:
+            terms = self.at(instant)
+            if terms is not None and (not found or found[-1][1] is not terms):
+                found.append((instant if found else period.start, terms))
+        return tuple(found)
+
+    def items_billed_in(self, period: BillingPeriod) -> tuple[tuple[CustomerTerms, TermsItem], ...]:
+        """The newest billed version of each product in the period, by product key, with the terms it is from.
+
+        A product that was unsubscribed half-way is still billed: by its last price, for what was used until then (its
+        quota fell at that instant, and L12 does the rest).
+        """
+        newest: dict[str, tuple[CustomerTerms, TermsItem]] = {}
+        for _, terms in self.within(period):
+            for item in terms.billed_items():
+                newest[item.product_key] = (terms, item)
+        return tuple(newest[key] for key in sorted(newest))

@@ -1,0 +1,1 @@
+"""Payment rails. Only this folder may import ``stripe``."""

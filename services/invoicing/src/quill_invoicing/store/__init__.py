@@ -1,0 +1,1 @@
+"""Where the facts are kept: Postgres, and memory with the same behaviour."""

@@ -1,0 +1,70 @@
+"""Domain values as JSON columns, and back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from quill_pricing.period import BillingPeriod
+
+from quill_invoicing.domain.closing import BilledProduct
+from quill_invoicing.domain.reconciliation import Difference
+from quill_invoicing.domain.terms import CustomerTerms, TermsItem
+
+
+def terms_document(terms: CustomerTerms) -> dict[str, Any]:
+    """Everything but the key columns."""
+    return {
+        "organization_name": terms.organization_name,
+        "email": terms.email,
+        "customer_id": terms.customer_id,
+        "has_active_subscription": terms.has_active_subscription,
+        "subscription_id": terms.subscription_id,
+        "collection_mode": terms.collection_mode,
+        "anchor": terms.anchor.isoformat(),
+        "interval": terms.interval,
+        "period": [terms.period.start.isoformat(), terms.period.end.isoformat()],
+        "items": [{**asdict(item), "price_document": dict(item.price_document)} for item in terms.items],
+    }
+
+
+def terms_from_document(
+    organization_id: str, revision: int, effective_at: datetime, document: Mapping[str, Any]
+) -> CustomerTerms:
+    """The terms that were written."""
+    start, end = document["period"]
+    return CustomerTerms(
+        organization_id=organization_id,
+        organization_name=document["organization_name"],
+        email=document["email"],
+        customer_id=document["customer_id"],
+        revision=revision,
+        effective_at=effective_at,
+        has_active_subscription=document["has_active_subscription"],
+        subscription_id=document["subscription_id"],
+        collection_mode=document["collection_mode"],
+        anchor=datetime.fromisoformat(document["anchor"]),
+        interval=document["interval"],
+        period=BillingPeriod(datetime.fromisoformat(start), datetime.fromisoformat(end)),
+        items=tuple(TermsItem(**item) for item in document["items"]),
+    )
+
+
+def billed_documents(billed: tuple[BilledProduct, ...]) -> list[dict[str, Any]]:
+    """What a closing billed, as JSON."""
+    return [{**asdict(each), "price_document": dict(each.price_document)} for each in billed]
+
+
+def billed_from_documents(documents: list[dict[str, Any]]) -> tuple[BilledProduct, ...]:
+    """What a closing billed."""
+    return tuple(BilledProduct(**document) for document in documents)
+
+
+def difference_documents(differences: tuple[Difference, ...]) -> list[dict[str, Any]]:
+    """Differences as JSON."""
+    return [asdict(each) for each in differences]
+
+
+def differences_from_documents(documents: list[dict[str, Any]]) -> tuple[Difference, ...]:
+    """The differences that were found."""
+    return tuple(Difference(**document) for document in documents)

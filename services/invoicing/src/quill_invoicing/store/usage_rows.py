@@ -1,0 +1,171 @@
+"""Observations, closings, late usage."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from quill_pricing.period import BillingPeriod
+from quill_runtime.database import Transaction
+from sqlalchemy import Row, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from quill_invoicing.domain.closing import ClosedPeriod, LateUsage
+from quill_invoicing.domain.usage_history import Observation, UsageHistory
+from quill_invoicing.store.documents import billed_documents, billed_from_documents
+from quill_invoicing.store.tables import closed_periods, late_usage, usage_observations, usage_periods
+
+
+class UsageRows:
+    """The usage part of a transaction on Postgres."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._connection = transaction.connection
+
+    async def observe(
+        self, organization_id: str, period_start: datetime, seen: Observation, *, corrected_revision: int
+    ) -> bool:
+        upsert = insert(usage_periods).values(
+            organization_id=organization_id,
+            period_start=period_start,
+            newest_revision=seen.revision,
+            corrected_revision=corrected_revision,
+        )
+        is_new = await self._connection.scalar(
+            upsert.on_conflict_do_update(
+                index_elements=["organization_id", "period_start"],
+                set_={
+                    "newest_revision": seen.revision,
+                    "corrected_revision": func.greatest(
+                        usage_periods.c.corrected_revision, upsert.excluded.corrected_revision
+                    ),
+                },
+                where=usage_periods.c.newest_revision < seen.revision,
+            ).returning(usage_periods.c.newest_revision)
+        )
+        if is_new is None:
+            return False
+        await self._connection.execute(
+            insert(usage_observations).values(
+                organization_id=organization_id,
+                period_start=period_start,
+                revision=seen.revision,
+                as_of=seen.as_of,
+                maxima=dict(seen.maxima),
+            )
+        )
+        return True
+
+    async def usage_history(self, organization_id: str, period_start: datetime) -> UsageHistory:
+        corrected = await self._connection.scalar(
+            select(usage_periods.c.corrected_revision).where(
+                usage_periods.c.organization_id == organization_id, usage_periods.c.period_start == period_start
+            )
+        )
+        rows = await self._connection.execute(
+            select(usage_observations).where(
+                usage_observations.c.organization_id == organization_id,
+                usage_observations.c.period_start == period_start,
+            )
+        )
+        return UsageHistory.of(
+            (Observation(row.revision, row.as_of, row.maxima) for row in rows), corrected_revision=corrected or 0
+        )
+
+    async def close(self, closed: ClosedPeriod) -> bool:
+        inserted = await self._connection.scalar(
+            insert(closed_periods)
+            .values(
+                organization_id=closed.organization_id,
+                period_start=closed.period.start,
+                period_end=closed.period.end,
+                closed_at=closed.closed_at,
+                usage_revision=closed.usage_revision,
+                invoice_id=closed.invoice_id,
+                billed=billed_documents(closed.billed),
+            )
+            .on_conflict_do_nothing()
+            .returning(closed_periods.c.organization_id)
+        )
+        return inserted is not None
+
+    async def closed_period(self, organization_id: str, period_start: datetime) -> ClosedPeriod | None:
+        row = (
+            await self._connection.execute(
+                select(closed_periods).where(
+                    closed_periods.c.organization_id == organization_id,
+                    closed_periods.c.period_start == period_start,
+                )
+            )
+        ).one_or_none()
+        if row is None:
+            return None
+        return ClosedPeriod(
+            organization_id=row.organization_id,
+            period=BillingPeriod(row.period_start, row.period_end),
+            closed_at=row.closed_at,
+            usage_revision=row.usage_revision,
+            invoice_id=row.invoice_id,
+            billed=billed_from_documents(row.billed),
+        )
+
+    async def add_late_usage(self, late: LateUsage) -> None:
+        await self._connection.execute(
+            insert(late_usage).values(
+                organization_id=late.organization_id,
+                period_start=late.period_start,
+                product_key=late.product_key,
+                revision=late.revision,
+                quantity_before=late.quantity_before,
+                quantity_after=late.quantity_after,
+                recorded_at=late.recorded_at,
+            )
+        )
+
+    async def late_usage_of(self, organization_id: str, period_start: datetime, product_key: str) -> LateUsage | None:
+        row = (
+            await self._connection.execute(
+                select(late_usage)
+                .where(
+                    late_usage.c.organization_id == organization_id,
+                    late_usage.c.period_start == period_start,
+                    late_usage.c.product_key == product_key,
+                )
+                .order_by(late_usage.c.revision.desc())
+                .limit(1)
+            )
+        ).one_or_none()
+        return None if row is None else _late(row)
+
+    async def unsettled_late_usage(self, organization_id: str) -> list[LateUsage]:
+        rows = await self._connection.execute(
+            select(late_usage)
+            .where(late_usage.c.organization_id == organization_id, late_usage.c.invoice_id.is_(None))
+            .order_by(late_usage.c.period_start, late_usage.c.product_key, late_usage.c.revision)
+        )
+        return [_late(row) for row in rows]
+
+    async def settle_late_usage(self, steps: Sequence[LateUsage], *, invoice_id: str) -> None:
+        for step in steps:
+            await self._connection.execute(
+                update(late_usage)
+                .where(
+                    late_usage.c.organization_id == step.organization_id,
+                    late_usage.c.period_start == step.period_start,
+                    late_usage.c.product_key == step.product_key,
+                    late_usage.c.revision == step.revision,
+                )
+                .values(invoice_id=invoice_id)
+            )
+
+
+def _late(row: Row[Any]) -> LateUsage:
+    return LateUsage(
+        organization_id=row.organization_id,
+        period_start=row.period_start,
+        product_key=row.product_key,
+        revision=row.revision,
+        quantity_before=row.quantity_before,
+        quantity_after=row.quantity_after,
+        recorded_at=row.recorded_at,
+    )

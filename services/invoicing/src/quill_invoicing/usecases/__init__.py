@@ -1,0 +1,1 @@
+"""Load, decide, save, emit: one use case, one transaction."""

@@ -1,0 +1,163 @@
+"""The clock: close what is over, rate it, write the invoice (L12, L13, L21)."""
+
+from datetime import datetime
+from itertools import groupby
+
+import structlog
+
+from quill_invoicing.domain.adjustments import Adjustment, adjust
+from quill_invoicing.domain.closing import ClosedPeriod
+from quill_invoicing.domain.invoice import Invoice, invoice_id_of, invoice_number
+from quill_invoicing.domain.invoice_lines import bill_period
+from quill_invoicing.domain.period_close import Grace, period_after
+from quill_invoicing.domain.terms import CustomerTerms
+from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PlannedEffect
+
+COLLECT = "collect"
+HOLD_DRAFT = "hold_draft"
+
+log = structlog.get_logger(__name__)
+
+
+async def close_due_periods(*, store: InvoicingStore, grace: Grace, now: datetime, limit: int) -> int:
+    """Close the next period of up to ``limit`` customers, each in its own transaction; returns how many were closed.
+
+    A customer that is several periods behind closes one per run, in order. One whose closing fails is logged and keeps
+    its place; it does not stop the others.
+    """
+    async with store.begin() as tx:
+        due = await tx.organizations_to_close(ended_before=grace.ended_before(now), limit=limit)
+    closed = 0
+    for organization in due:
+        try:
+            async with store.begin() as tx:
+                closed += await close_period(organization, tx=tx, grace=grace, now=now)
+        except Exception as error:
+            log.exception("close.failed", organization=organization, error=repr(error))
+    return closed
+
+
+async def close_period(organization_id: str, *, tx: InvoicingTransaction, grace: Grace, now: datetime) -> bool:
+    """Close a customer's open period if its time has come; False when there is nothing to do here.
+
+    The closing itself is written first: the unique key on it decides between two closers, and everything else of the
+    loser is undone with its transaction.
+    """
+    period = await tx.lock_open_period(organization_id)
+    if period is None or not grace.may_close(period, now=now):
+        return False
+    history = await tx.terms_history(organization_id)
+    usage = await tx.usage_history(organization_id, period.start)
+    statement = bill_period(history, usage, period)
+    adjustments = await _adjustments(organization_id, room_minor=statement.total_minor, tx=tx)
+    newest = history.versions[-1]
+    owner = history.within(period)[-1][1] if history.within(period) else newest
+    is_invoiced = bool(statement.is_billed or adjustments)
+    invoice_id = invoice_id_of(organization_id, period) if is_invoiced else None
+    is_first = await tx.close(
+        ClosedPeriod(
+            organization_id=organization_id,
+            period=period,
+            closed_at=now,
+            usage_revision=usage.newest_revision,
+            invoice_id=invoice_id,
+            billed=statement.billed,
+        )
+    )
+    if is_first and invoice_id is not None:
+        draft = Invoice(
+            invoice_id=invoice_id,
+            number=invoice_number(now.year, await tx.next_invoice_sequence(now.year)),
+            organization_id=organization_id,
+            customer_id=owner.customer_id,
+            revision=1,
+            status="draft",
+            currency=statement.currency or adjustments[0].currency,
+            collection_mode=owner.collection_mode,
+            period=period,
+            usage_revision=usage.newest_revision,
+            lines=(*statement.lines, *(adjustment.line for adjustment in adjustments)),
+            created_at=now,
+        )
+        await _issue(draft, adjustments, owner, tx=tx, now=now)
+    await tx.move_open_period(organization_id, period_after(period, newest))
+    return is_first
+
+
+async def hold_drafts(*, store: InvoicingStore, now: datetime, limit: int) -> int:
+    """Ask the rail to keep the drafts of periods that are over until we have closed them; returns how many.
+
+    Stripe finalizes a draft an hour after it made it, long before our grace has passed.
+    """
+    async with store.begin() as tx:
+        waiting = await tx.organizations_to_hold(now=now, limit=limit)
+        for organization in waiting:
+            period = await tx.open_period(organization)
+            account = await tx.rail_account(organization)
+            if period is None:
+                continue
+            await tx.mark_held(organization, period.start)
+            if account is None or account.subscription is None:
+                continue
+            await tx.plan(
+                PlannedEffect(
+                    operation_id=f"{HOLD_DRAFT}:{organization}:{int(period.start.timestamp())}",
+                    kind=HOLD_DRAFT,
+                    subject=organization,
+                    request={"period_start": period.start.isoformat(), "period_end": period.end.isoformat()},
+                ),
+                now=now,
+            )
+    return len(waiting)
+
+
+async def _issue(
+    draft: Invoice,
+    adjustments: tuple[Adjustment, ...],
+    owner: CustomerTerms,
+    *,
+    tx: InvoicingTransaction,
+    now: datetime,
+) -> None:
+    """Save the draft, freeze it, announce it, and plan its collection."""
+    await tx.add_invoice(draft)
+    for adjustment in adjustments:
+        await tx.settle_late_usage(adjustment.steps, invoice_id=draft.invoice_id)
+    invoice = draft.finalized(at=now)
+    if invoice.total_minor == 0 and not _is_made_by_rail(invoice, owner):
+        await tx.save_invoice(invoice)
+        await tx.save_invoice(invoice.settled("paid", at=now).reconciled("equal"))
+        return
+    await tx.save_invoice(invoice)
+    for effect in (
+        PlannedEffect(
+            operation_id=f"ensure_customer:{invoice.organization_id}",
+            kind="ensure_customer",
+            subject=invoice.organization_id,
+            request={"name": owner.organization_name, "email": owner.email},
+        ),
+        PlannedEffect(
+            operation_id=f"{COLLECT}:{invoice.invoice_id}",
+            kind=COLLECT,
+            subject=invoice.organization_id,
+            request={"invoice_id": invoice.invoice_id},
+        ),
+    ):
+        await tx.plan(effect, now=now)
+
+
+def _is_made_by_rail(invoice: Invoice, owner: CustomerTerms) -> bool:
+    """Whether the rail makes an invoice for this period too, which must then be brought to an end there."""
+    return invoice.collection_mode == "stripe-rates" and bool(owner.metered_items())
+
+
+async def _adjustments(organization_id: str, *, room_minor: int, tx: InvoicingTransaction) -> tuple[Adjustment, ...]:
+    """What late usage changes, priced in the period it belongs to (L13)."""
+    steps = await tx.unsettled_late_usage(organization_id)
+    found: list[Adjustment] = []
+    for (period_start, product_key), group in groupby(steps, key=lambda step: (step.period_start, step.product_key)):
+        closed = await tx.closed_period(organization_id, period_start)
+        if closed is None:
+            raise AssertionError("late usage refers to a closed period; the foreign key says so")
+        found.append(Adjustment.of(closed, product_key, tuple(group)))
+    return adjust(found, room_minor=room_minor)

@@ -1,0 +1,69 @@
+"""A customer snapshot arrives: keep what changes money, and make the payment rail agree."""
+
+from datetime import datetime
+
+from quill_invoicing.domain.period_close import open_period_given
+from quill_invoicing.domain.terms import CustomerTerms
+from quill_invoicing.ports import InvoicingTransaction, PlannedEffect
+
+ENSURE_CUSTOMER = "ensure_customer"
+ENSURE_SUBSCRIPTION = "ensure_subscription"
+
+
+async def keep_terms(terms: CustomerTerms, *, tx: InvoicingTransaction, now: datetime) -> None:
+    """Keep a version of a customer's terms unless a newer one is known; a repeat changes nothing."""
+    organization = terms.organization_id
+    if terms.revision <= await tx.customer_revision(organization):
+        return
+    history = await tx.terms_history(organization)
+    newest = history.versions[-1] if history.versions else None
+    is_change = newest is None or not terms.bills_like(newest)
+    if is_change:
+        await tx.add_terms(terms)
+    open_period = await tx.open_period(organization)
+    await tx.save_customer(
+        organization,
+        revision=terms.revision,
+        open_period=terms.period if open_period is None else open_period_given(open_period, terms),
+    )
+    if is_change and terms.billed_items():
+        await _plan_rail_objects(terms, tx=tx, now=now)
+
+
+async def _plan_rail_objects(terms: CustomerTerms, *, tx: InvoicingTransaction, now: datetime) -> None:
+    """The customer once; the subscription whenever what it bills changed (L15)."""
+    organization = terms.organization_id
+    await tx.plan(
+        PlannedEffect(
+            operation_id=f"{ENSURE_CUSTOMER}:{organization}",
+            kind=ENSURE_CUSTOMER,
+            subject=organization,
+            request={"name": terms.organization_name, "email": terms.email},
+        ),
+        now=now,
+    )
+    if terms.collection_mode != "stripe-rates" or not terms.metered_items():
+        return
+    await tx.plan(
+        PlannedEffect(
+            operation_id=f"{ENSURE_SUBSCRIPTION}:{organization}:{terms.revision}",
+            kind=ENSURE_SUBSCRIPTION,
+            subject=organization,
+            request={
+                "revision": terms.revision,
+                "anchor": terms.anchor.isoformat(),
+                "interval": terms.interval,
+                "period_start": terms.period.start.isoformat(),
+                "period_end": terms.period.end.isoformat(),
+                "items": [
+                    {
+                        "product_key": item.product_key,
+                        "price_id": item.price_id,
+                        "price_document": dict(item.price_document),
+                    }
+                    for item in terms.metered_items()
+                ],
+            },
+        ),
+        now=now,
+    )

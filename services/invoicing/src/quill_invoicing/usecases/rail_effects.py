@@ -1,0 +1,184 @@
+"""Effects at the payment rail other than collection: customers, subscriptions, reports, held drafts (L15).
+
+Each has a performing half, outside any transaction, and a concluding half, inside the one that marks it done.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
+
+from quill_invoicing.domain.collection import Attempt, MeterReport, RailCustomer, RailItem, SubscriptionOrder
+from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PaymentRail, RailAccount, SentReport
+from quill_invoicing.usecases.record_usage import report_running_usage
+
+HOLD_TRIES = 6
+"""With the operations' back-off that is more than an hour: a draft that is not there by then will not be made."""
+NEVER = timedelta()
+
+
+class NotReadyYet(Exception):
+    """Something that comes first is not done: try again shortly."""
+
+
+async def ensure_customer(
+    organization_id: str, request: Mapping[str, Any], *, rail: PaymentRail, attempt: Attempt
+) -> dict[str, Any]:
+    """Make the customer at the rail."""
+    customer = RailCustomer(organization_id, request["name"], request["email"])
+    return {"customer": await rail.ensure_customer(customer, attempt=attempt)}
+
+
+async def conclude_customer(organization_id: str, result: Mapping[str, Any], *, tx: InvoicingTransaction) -> None:
+    """Remember it."""
+    if await tx.rail_account(organization_id) is None:
+        await tx.save_rail_account(RailAccount(organization_id, result["customer"]))
+
+
+async def ensure_subscription(
+    organization_id: str,
+    request: Mapping[str, Any],
+    *,
+    store: InvoicingStore,
+    rail: PaymentRail,
+    attempt: Attempt,
+    now: datetime,
+) -> dict[str, Any]:
+    """Make the subscription at the rail equal to the terms; older terms than those applied are passed over.
+
+    It begins with the billing period that we are in now: what ended before is collected from our own lines.
+
+    Raises:
+        NotReadyYet: the customer is not there yet.
+    """
+    account = await _account(organization_id, store=store)
+    if account.subscribed_revision is not None and account.subscribed_revision >= request["revision"]:
+        return {"subscription": None}
+    anchor, interval = datetime.fromisoformat(request["anchor"]), request["interval"]
+    period = period_in(request)
+    if now >= period.end:
+        period = BillingSchedule(anchor, Interval.parse(interval)).period_containing(now)
+    order = SubscriptionOrder(
+        organization_id=organization_id,
+        customer=account.customer,
+        existing=account.subscription,
+        anchor=anchor,
+        interval=interval,
+        period=period,
+        items=tuple(
+            RailItem(item["product_key"], item["price_id"], item["price_document"]) for item in request["items"]
+        ),
+    )
+    made = await rail.ensure_subscription(order, attempt=attempt.step(period.start.date().isoformat()))
+    return {
+        "subscription": made.reference,
+        "billed_from": made.billed_from.isoformat(),
+        "revision": request["revision"],
+    }
+
+
+async def conclude_subscription(
+    organization_id: str, result: Mapping[str, Any], *, tx: InvoicingTransaction, now: datetime
+) -> None:
+    """Remember it, and report the running quantities again: a swapped item begins at zero there (V14)."""
+    account = await tx.rail_account(organization_id)
+    if account is None or result["subscription"] is None:
+        return
+    is_same = account.subscription == result["subscription"] and account.billed_from is not None
+    await tx.save_rail_account(
+        replace(
+            account,
+            subscription=result["subscription"],
+            subscribed_revision=result["revision"],
+            billed_from=account.billed_from if is_same else datetime.fromisoformat(result["billed_from"]),
+        )
+    )
+    period = await tx.open_period(organization_id)
+    if period is None:
+        return
+    history = await tx.terms_history(organization_id)
+    terms = history.at(now)
+    for item in terms.metered_items() if terms is not None else ():
+        sent = await tx.sent_report(organization_id, item.product_key, period.start)
+        if sent is not None:
+            await tx.save_sent_report(
+                organization_id,
+                item.product_key,
+                period.start,
+                SentReport(quantity=0, stamped_at=sent.stamped_at, planned_at=sent.planned_at),
+            )
+    await report_running_usage(organization_id, period, tx=tx, now=now, report_every=NEVER)
+
+
+async def end_subscription(
+    organization_id: str, *, store: InvoicingStore, rail: PaymentRail, attempt: Attempt
+) -> dict[str, Any]:
+    """End the subscription at the rail of a customer who no longer has one."""
+    account = await _account(organization_id, store=store)
+    if account.subscription is not None:
+        await rail.end_subscription(account.subscription, attempt=attempt)
+    return {"subscription": account.subscription}
+
+
+async def conclude_end(organization_id: str, result: Mapping[str, Any], *, tx: InvoicingTransaction) -> None:
+    """Forget it, unless another has taken its place."""
+    account = await tx.rail_account(organization_id)
+    if account is not None and account.subscription == result["subscription"]:
+        await tx.save_rail_account(replace(account, subscription=None, subscribed_revision=None, billed_from=None))
+
+
+async def report_usage(
+    organization_id: str, request: Mapping[str, Any], *, store: InvoicingStore, rail: PaymentRail, attempt: Attempt
+) -> dict[str, Any]:
+    """Report a running quantity."""
+    account = await _account(organization_id, store=store)
+    report = MeterReport(
+        customer=account.customer,
+        product_key=request["product_key"],
+        quantity=request["quantity"],
+        timestamp=datetime.fromisoformat(request["timestamp"]),
+    )
+    await rail.report_usage(report, attempt=attempt)
+    return {"identifier": report.identifier}
+
+
+async def hold_draft(
+    organization_id: str, request: Mapping[str, Any], *, store: InvoicingStore, rail: PaymentRail, attempt: Attempt
+) -> dict[str, Any]:
+    """Keep a period's draft from becoming final; found by its period, or named by a webhook.
+
+    Raises:
+        NotReadyYet: the rail has not made it yet. After an hour we accept that it makes none.
+    """
+    if "invoice" in request:
+        held = await rail.hold_draft(request["invoice"], attempt=attempt)
+        return {"invoice": held.reference, "status": held.status}
+    account = await _account(organization_id, store=store)
+    if account.subscription is None:
+        return {"invoice": None}
+    found = await rail.find_period_invoice(
+        customer=account.customer, subscription=account.subscription, period=period_in(request)
+    )
+    if found is None:
+        if attempt.number < HOLD_TRIES:
+            raise NotReadyYet(f"the rail has not made {organization_id}'s draft yet")
+        return {"invoice": None}
+    held = await rail.hold_draft(found.reference, attempt=attempt)
+    return {"invoice": held.reference, "status": held.status}
+
+
+def period_in(request: Mapping[str, Any]) -> BillingPeriod:
+    """The billing period that an effect's request names."""
+    return BillingPeriod(
+        start=datetime.fromisoformat(request["period_start"]), end=datetime.fromisoformat(request["period_end"])
+    )
+
+
+async def _account(organization_id: str, *, store: InvoicingStore) -> RailAccount:
+    async with store.begin() as tx:
+        account = await tx.rail_account(organization_id)
+    if account is None:
+        raise NotReadyYet(f"{organization_id} has no customer at the rail yet")
+    return account
