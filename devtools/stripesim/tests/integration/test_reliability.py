@@ -198,7 +198,7 @@ def test_a_webhook_that_is_refused_is_sent_again_with_the_same_event(story):
 def test_webhooks_can_be_doubled_dropped_and_turned_around(story):
     with Endpoint() as endpoint:
         listen(story, endpoint, "product.created")
-        faults = {"duplicate_every": 2, "drop_every": 3, "reorder": True, "delay_seconds": 0.4}
+        faults = {"duplicate_every": 2, "drop_every": 3, "reorder": True, "delay_seconds": 2.0}
         story.control.post("/faults/webhooks", json=faults).raise_for_status()
         for number in range(4):
             story.client.v1.products.create(params={"name": str(number)})
