@@ -145,7 +145,10 @@ def _evaluate_meter(
         transition = _transition(limits.organization_id, usage_key, previous, decision, evidence)
         state = evolve(previous, transition)
     assert state is not None  # a decision always differs from no state at all
-    return MeterLimit(state, used or 0, entitlement.quota, decision.rule, decision.rule_version), transition
+    limit = MeterLimit(state, used or 0, entitlement.quota, decision.rule, decision.rule_version)
+    if known is not None and transition is None and decision.is_continuation:
+        limit = replace(limit, rule=known.rule, rule_version=known.rule_version)
+    return limit, transition
 
 
 def _transition(

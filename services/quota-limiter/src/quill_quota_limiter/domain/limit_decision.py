@@ -24,6 +24,8 @@ GRACE_STARTED: Final = "grace_started"
 GRACE_RUNNING: Final = "grace_running"
 GRACE_EXPIRED: Final = "grace_expired"
 
+_CONTINUING: Final = frozenset({ALREADY_LIMITED, GRACE_RUNNING})
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -37,6 +39,11 @@ class Decision:
     grace_days: int
     limited_until: datetime | None = None
     suspended_until: datetime | None = None
+
+    @property
+    def is_continuation(self) -> bool:
+        """Whether the rule only keeps up what another rule began; that one is the reason worth telling."""
+        return self.rule in _CONTINUING
 
     def differs_from(self, previous: LimitState | None) -> bool:
         """Whether this is a change worth an event: another state, or another end of the same one."""

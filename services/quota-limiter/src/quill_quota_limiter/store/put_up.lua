@@ -10,6 +10,7 @@
 local CHUNK = 1000 -- below the number of values Lua can unpack at once
 
 local function set_score(set, tokens, score)
+  if not score and redis.call('EXISTS', set) == 0 then return end
   for first = 1, #tokens, CHUNK do
     local last = math.min(first + CHUNK - 1, #tokens)
     if score then

@@ -122,6 +122,7 @@ class RedisBoard:
 
     async def begin_rebuild(self) -> str:
         mark = secrets.token_hex(8)
+        await self._register_meters()
         async with _reachable():
             await _awaited(self._redis.set(REBUILDING_KEY, mark))
         return mark
@@ -155,6 +156,13 @@ class RedisBoard:
                         for first in range(0, len(wanted), TOKENS_PER_REMOVAL):
                             pipeline.zrem(key, *wanted[first : first + TOKENS_PER_REMOVAL])
                     await pipeline.execute()
+
+    async def _register_meters(self) -> None:
+        """Learn every meter that carries a mark from the sets themselves, in case the registry was lost."""
+        for prefix in (LIMITED_PREFIX, SUSPENDED_PREFIX):
+            async for keys in self._scan(prefix + "*"):
+                async with _reachable():
+                    await _awaited(self._redis.sadd(METERS_KEY, *(key.removeprefix(prefix) for key in keys)))
 
     async def _run(
         self, limits: Sequence[OrganizationLimits], tokens: Mapping[str, ProjectTokens], *, rewrite: bool

@@ -1,0 +1,261 @@
+"""What an answer board must show, once in memory and once on Redis; and that Redis can be lost (L8, L9)."""
+
+from datetime import UTC, datetime
+
+import pytest
+import redis.asyncio as redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from quill_quota_limiter import wire
+from quill_quota_limiter.domain.quota_answer import standing_of
+from quill_quota_limiter.ports import BoardUnavailable
+from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
+from quill_quota_limiter.store.redis import RedisBoard
+from quill_quota_limiter.usecases import (
+    publish_answers,
+    read_standings,
+    rebuild_answers,
+    rebuild_if_lost,
+    take_in_customers,
+    take_in_usage,
+)
+
+pytestmark = pytest.mark.integration
+
+NOW = datetime(2026, 10, 10, 12, tzinfo=UTC)
+END = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp())
+LIMITED = "@posthog/quota-limits/"
+SUSPENDED = "@posthog/quota-limiting-suspended/"
+
+
+@pytest.fixture
+def memory_board():
+    return MemoryBoard()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def board(request):
+    return request.getfixturevalue(f"{request.param}_board")
+
+
+@pytest.fixture
+async def client(redis_url):
+    client = redis.Redis.from_url(redis_url, decode_responses=True)
+    yield client
+    await client.aclose()
+
+
+async def marks_on(board, client):
+    """Every mark: {set: {token: until}}, empty sets left out."""
+    if isinstance(board, MemoryBoard):
+        sets = {LIMITED + meter: dict(scores) for meter, scores in board.limited.items()}
+        sets |= {SUSPENDED + meter: dict(scores) for meter, scores in board.suspended.items()}
+        return {name: scores for name, scores in sets.items() if scores}
+    keys = await client.keys("@posthog/*")
+    return {key: {t: int(s) for t, s in await client.zrange(key, 0, -1, withscores=True)} for key in keys}
+
+
+@pytest.fixture
+def world(customer_snapshot, usage_snapshot):
+    """A store, and ``await arrive(...)`` returning the limits as they are after each arrival."""
+    store = MemoryLimits()
+
+    async def arrive(*snapshots, name="acme"):
+        async with store.begin() as tx:
+            for snapshot in snapshots:
+                if hasattr(snapshot, "periods"):
+                    await take_in_usage([wire.from_wire_usage(snapshot)], tx=tx, now=NOW)
+                else:
+                    await take_in_customers([wire.from_wire_customer(snapshot)], tx=tx, now=NOW)
+        async with store.begin() as tx:
+            return (await tx.limits([name]))[name]
+
+    return store, arrive
+
+
+async def tokens_in(store, names):
+    async with store.begin() as tx:
+        return await tx.tokens(names)
+
+
+async def test_a_limit_marks_every_project_and_a_release_unmarks_them(
+    board, client, world, customer_snapshot, usage_snapshot
+):
+    store, arrive = world
+    trust = {"recordings": 7}
+    both = ("phc_1", "phc_2")
+    await arrive(customer_snapshot(events=10, recordings=5, tokens=both, trust_scores=trust))
+    await arrive(usage_snapshot(events=10, recordings=2_000))
+    await publish_answers(["acme"], store=store, board=board)
+    assert await marks_on(board, client) == {
+        LIMITED + "events": dict.fromkeys(both, END),
+        SUSPENDED + "recordings": dict.fromkeys(both, int(datetime(2026, 10, 12, tzinfo=UTC).timestamp())),
+    }
+    await arrive(customer_snapshot(revision=2, events=11, recordings=9_000, tokens=both))
+    await publish_answers(["acme"], store=store, board=board)
+    assert await marks_on(board, client) == {}
+
+
+async def test_a_project_that_comes_is_marked_and_one_that_goes_is_not(
+    board, client, world, customer_snapshot, usage_snapshot
+):
+    store, arrive = world
+    await arrive(customer_snapshot(events=10, tokens=("phc_1",)), usage_snapshot(events=10))
+    await publish_answers(["acme"], store=store, board=board)
+    await arrive(customer_snapshot(revision=2, events=10, tokens=("phc_2",)))
+    await publish_answers(["acme"], store=store, board=board)
+    assert await marks_on(board, client) == {LIMITED + "events": {"phc_2": END}}
+
+
+async def test_one_organization_leaves_the_marks_of_another_alone(
+    board, client, world, customer_snapshot, usage_snapshot
+):
+    store, arrive = world
+    for name in ("acme", "beta"):
+        await arrive(
+            customer_snapshot(name, events=10, tokens=(f"phc_{name}",)), usage_snapshot(name, events=10), name=name
+        )
+    await publish_answers(["acme", "beta"], store=store, board=board)
+    await arrive(customer_snapshot("acme", revision=2, events=99, tokens=("phc_acme",)))
+    await publish_answers(["acme"], store=store, board=board)
+    assert await marks_on(board, client) == {LIMITED + "events": {"phc_beta": END}}
+
+
+async def test_a_stale_evaluation_overwrites_neither_answer_nor_marks(
+    board, client, world, customer_snapshot, usage_snapshot
+):
+    store, arrive = world
+    released = await arrive(customer_snapshot(events=10), usage_snapshot(events=1))
+    limited = await arrive(usage_snapshot(revision=2, events=10))
+
+    async def read_tokens(names):
+        return await tokens_in(store, names)
+
+    await board.publish([limited], tokens_of=read_tokens)
+    for rewrite in (False, True):
+        await board.publish([released], tokens_of=read_tokens, rewrite=rewrite)
+        assert (await board.read(["acme"])).standings["acme"] == standing_of(limited)
+        assert await marks_on(board, client) == {LIMITED + "events": {"phc_1": END}}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations(range(8)), again=st.lists(st.integers(0, 7), max_size=4))
+async def test_writers_in_any_order_end_at_the_newest_revision(
+    board, client, customer_snapshot, usage_snapshot, order, again
+):
+    store = MemoryLimits()
+    versions = []
+    for number in range(8):
+        async with store.begin() as tx:
+            if number == 0:
+                await take_in_customers([wire.from_wire_customer(customer_snapshot(events=4))], tx=tx, now=NOW)
+            usage = wire.from_wire_usage(usage_snapshot(revision=number + 1, events=(number * 3) % 7))
+            await take_in_usage([usage], tx=tx, now=NOW)
+        async with store.begin() as tx:
+            versions.append((await tx.limits(["acme"]))["acme"])
+    await board.remove_organizations(["acme"])
+
+    async def read_tokens(names):
+        return await tokens_in(store, names)
+
+    for number in [*order, *again]:
+        await board.publish([versions[number]], tokens_of=read_tokens)
+    newest = versions[-1]
+    assert (await board.read(["acme"])).standings["acme"] == standing_of(newest)
+    is_limited = newest.meters["events"].state.name == "limited"
+    assert await marks_on(board, client) == ({LIMITED + "events": {"phc_1": END}} if is_limited else {})
+
+
+async def fill(store, arrive, customer_snapshot, usage_snapshot):
+    names = [f"org-{number}" for number in range(12)]
+    for number, name in enumerate(names):
+        tokens = tuple(f"phc_{number}_{project}" for project in range(number % 4))
+        trust = {"events": (None, 3, 7, 10)[number % 4]} if number % 4 else {}
+        await arrive(
+            customer_snapshot(name, events=number * 10, recordings=5, tokens=tokens, trust_scores=trust),
+            usage_snapshot(name, events=60, recordings=number * 150),
+            name=name,
+        )
+    return names
+
+
+async def test_a_lost_board_is_rebuilt_with_identical_answers(board, client, world, customer_snapshot, usage_snapshot):
+    store, arrive = world
+    names = await fill(store, arrive, customer_snapshot, usage_snapshot)
+    await rebuild_if_lost(store=store, board=board)
+    await publish_answers(names, store=store, board=board)
+    before = await board.read(names), await marks_on(board, client)
+    assert len(before[0].standings) == len(names)
+    assert before[1]
+    if isinstance(board, MemoryBoard):
+        board.empty()
+    else:
+        await client.flushdb()
+    assert not await board.is_complete()
+    assert await read_standings(names, store=store, board=board) == before[0].standings
+    report = await rebuild_if_lost(store=store, board=board)
+    assert report.is_complete
+    assert report.organizations == len(names)
+    assert (await board.read(names), await marks_on(board, client)) == before
+    assert await rebuild_if_lost(store=store, board=board) is None
+
+
+async def test_a_rebuild_repairs_marks_and_removes_what_the_store_does_not_know(
+    redis_board, client, world, customer_snapshot, usage_snapshot
+):
+    store, arrive = world
+    names = await fill(store, arrive, customer_snapshot, usage_snapshot)
+    await rebuild_answers(store=store, board=redis_board)
+    before = await redis_board.read([*names, "ghost"]), await marks_on(redis_board, client)
+    await client.zadd(LIMITED + "events", {"phc_ghost": END, "phc_7_1": 1})
+    await client.zrem(LIMITED + "events", "phc_3_0")
+    await client.zadd(SUSPENDED + "never_heard_of", {"phc_ghost": END, "phc_7_1": END})
+    await client.delete("quill:limits-board:meters")
+    await client.set("quill:limits:ghost", await client.get("quill:limits:org-3"))
+    report = await rebuild_answers(store=store, board=redis_board)
+    assert (report.removed_organizations, report.removed_tokens) == (1, 1)
+    assert (await redis_board.read([*names, "ghost"]), await marks_on(redis_board, client)) == before
+
+
+async def test_a_board_emptied_during_a_rebuild_is_not_called_complete(board, client, world):
+    store, _ = world
+    mark = await board.begin_rebuild()
+    if isinstance(board, MemoryBoard):
+        board.empty()
+    else:
+        await client.flushdb()
+    assert not await board.finish_rebuild(mark)
+    assert not await board.is_complete()
+    assert (await rebuild_answers(store=store, board=board)).is_complete
+
+
+async def test_nothing_on_the_board_expires(redis_board, client, world, customer_snapshot, usage_snapshot):
+    store, arrive = world
+    await arrive(customer_snapshot(events=10), usage_snapshot(events=10))
+    await rebuild_answers(store=store, board=redis_board)
+    assert {key: await client.ttl(key) for key in await client.keys("*")} == {
+        "quill:limits:acme": -1,
+        "quill:limits-board:generation": -1,
+        "quill:limits-board:meters": -1,
+        LIMITED + "events": -1,
+    }
+
+
+async def test_thousands_of_projects_are_marked_in_one_step(
+    redis_board, client, world, customer_snapshot, usage_snapshot
+):
+    store, arrive = world
+    tokens = tuple(f"phc_{number}" for number in range(12_345))
+    await arrive(customer_snapshot(events=10, tokens=tokens), usage_snapshot(events=10))
+    await publish_answers(["acme"], store=store, board=redis_board)
+    assert await client.zcard(LIMITED + "events") == len(tokens)
+    await arrive(customer_snapshot(revision=2, events=10, tokens=()))
+    await publish_answers(["acme"], store=store, board=redis_board)
+    assert await client.zcard(LIMITED + "events") == 0
+
+
+async def test_a_redis_that_is_away_is_said_to_be_unavailable():
+    board = RedisBoard("redis://127.0.0.1:1/0")
+    with pytest.raises(BoardUnavailable):
+        await board.read(["acme"])
+    await board.stop()

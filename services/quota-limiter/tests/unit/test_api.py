@@ -1,0 +1,232 @@
+"""The HTTP surface on the memory store: who may ask, what is refused, and what survives a board that is away."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import jwt
+import pytest
+from quill_quota_limiter import wire
+from quill_quota_limiter.api import limits, quota
+from quill_quota_limiter.api.authorization import Gate
+from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
+from quill_quota_limiter.usecases import publish_answers, rebuild_answers, take_in_customers, take_in_usage
+from quill_runtime.auth import ApiTokens, Key, Keyring
+from quill_runtime.http import create_app
+
+NOW = datetime(2026, 10, 10, 12, tzinfo=UTC)
+SECRET = b"s" * 32
+OPERATOR = {"Authorization": "Bearer operator-token"}
+SERVICE = {"Authorization": "Bearer service-token"}
+
+
+class FrozenClock:
+    def now(self) -> datetime:
+        return NOW
+
+
+def hashed(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def signed(organization_id: object, *, license_id: str = "license-1", secret: bytes = SECRET, **claims):
+    given = {
+        "id": license_id,
+        "organization_id": organization_id,
+        "aud": "posthog:license-key",
+        "exp": int((NOW + timedelta(minutes=15)).timestamp()),
+    } | claims
+    return {"Authorization": f"Bearer {jwt.encode(given, secret, algorithm='HS256')}"}
+
+
+@pytest.fixture
+def board():
+    return MemoryBoard()
+
+
+@pytest.fixture
+async def client(board, customer_snapshot, usage_snapshot):
+    """Two organizations of one cloud license and one of another: acme is limited on events."""
+    store, clock, keyring = MemoryLimits(), FrozenClock(), Keyring()
+    snapshots = [
+        customer_snapshot("acme", events=1_000, recordings=5),
+        customer_snapshot("beta", events=1_000, tokens=("phc_b",)),
+        customer_snapshot("solo", events=1_000, tokens=("phc_s",), license_id="license-2"),
+    ]
+    async with store.begin() as tx:
+        touched = await take_in_customers([wire.from_wire_customer(s) for s in snapshots], tx=tx, now=NOW)
+        await take_in_usage([wire.from_wire_usage(usage_snapshot(events=1_200))], tx=tx, now=NOW)
+    await rebuild_answers(store=store, board=board)
+    await publish_answers(touched, store=store, board=board)
+    for license_id in ("license-1", "license-2"):
+        keyring.put(Key(license_id, SECRET, revoked=False), revision=1)
+    tokens = ApiTokens.parse(f"ops:operator:{hashed('operator-token')},edge:service:{hashed('service-token')}")
+    gate = Gate(tokens, keyring, clock)
+    app = create_app(
+        title="test",
+        routers=[
+            quota.router(quota.QuotaDesk(store, board, clock, "allow"), gate),
+            limits.router(store=store, board=board, gate=gate, clock=clock),
+        ],
+    )
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/v1/quota/acme/events", "/v1/quota/acme/events/"])
+async def test_one_check_is_answered_with_and_without_the_slash(client, path):
+    answer = await client.get(path, headers=SERVICE)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "organization_id": "acme",
+        "usage_key": "events",
+        "allowed": False,
+        "state": "limited",
+        "usage": 1_200,
+        "quota": 1_000,
+        "limited_until": "2026-11-01T00:00:00Z",
+        "suspended_until": None,
+        "revision": 2,
+        "known": True,
+    }
+
+
+async def test_answers_are_the_same_while_the_board_is_away_or_empty(client, board):
+    usual = (await client.get("/v1/quota/acme/events", headers=SERVICE)).json()
+    board.is_away = True
+    assert (await client.get("/v1/quota/acme/events", headers=SERVICE)).json() == usual
+    board.is_away = False
+    board.empty()
+    assert (await client.get("/v1/quota/acme/events", headers=SERVICE)).json() == usual
+
+
+async def test_an_unknown_organization_is_answered_by_policy_and_says_so(client):
+    answer = (await client.get("/v1/quota/nobody/events", headers=SERVICE)).json()
+    assert (answer["allowed"], answer["known"], answer["state"]) == (True, False, None)
+
+
+async def test_a_meter_that_a_known_organization_does_not_have_is_named(client):
+    answer = await client.get("/v1/quota/acme/evnets", headers=SERVICE)
+    assert answer.status_code == 404
+    assert answer.json()["attr"] == "usage_key"
+    assert "events, recordings" in answer.json()["detail"]
+
+
+async def test_many_checks_are_answered_in_their_order(client):
+    pairs = [("beta", "events"), ("acme", "events"), ("acme", "recordings"), ("nobody", "events"), ("acme", "evnets")]
+    body = {"checks": [{"organization_id": o, "usage_key": k} for o, k in pairs]}
+    answers = (await client.post("/v1/quota", json=body, headers=SERVICE)).json()["answers"]
+    assert [(a["organization_id"], a["usage_key"]) for a in answers] == pairs
+    assert [(a["allowed"], a["known"]) for a in answers] == [
+        (True, True),
+        (False, True),
+        (True, True),
+        (True, False),
+        (True, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "attr"),
+    [
+        (b"{", "not_json", None),
+        (b"{}", "invalid_input", "checks"),
+        (b'{"checks": [{"organization_id": "a", "usage_key": 3}]}', "invalid_input", "checks__0__usage_key"),
+        (b'{"checks": [{"organization_id": "", "usage_key": "e"}]}', "invalid_input", "checks__0__organization_id"),
+        (
+            b'{"checks": [' + b",".join([b'{"organization_id": "a", "usage_key": "e"}'] * 10_001) + b"]}",
+            "too_many_checks",
+            "checks",
+        ),
+    ],
+    ids=["not json", "nothing", "wrong type", "empty name", "too many"],
+)
+async def test_a_bad_batch_is_refused_by_field(client, body, code, attr):
+    answer = await client.post("/v1/quota", content=body, headers=SERVICE)
+    assert (answer.status_code, answer.json()["code"], answer.json()["attr"]) == (400, code, attr)
+
+
+GETS = [
+    "/v1/quota/{}/events",
+    "/v1/limits/{}",
+    "/v1/limits/{}/explain?meter=events",
+    "/v1/limits/{}/history?meter=events",
+]
+
+
+@pytest.mark.parametrize("path", GETS)
+@pytest.mark.parametrize(
+    ("headers", "organization_id", "status"),
+    [
+        ({}, "acme", 401),
+        ({"Authorization": "Bearer nonsense"}, "acme", 401),
+        (signed("acme", secret=b"x" * 32), "acme", 401),
+        (signed("acme", aud="somebody-else"), "acme", 401),
+        (signed("acme", exp=int(NOW.timestamp())), "acme", 401),
+        (signed("acme", license_id="never-issued"), "acme", 401),
+        (signed(None), "acme", 403),
+        (signed("beta"), "acme", 403),
+        (signed("solo"), "solo", 403),
+        (signed("nobody"), "nobody", 403),
+        (signed("acme"), "acme", 200),
+        (OPERATOR, "acme", 200),
+        (SERVICE, "acme", 200),
+    ],
+    ids=[
+        "no token",
+        "unknown token",
+        "forged",
+        "wrong audience",
+        "expired",
+        "unknown license",
+        "names nobody",
+        "names another",
+        "another license's organization",
+        "unknown organization",
+        "its own",
+        "operator",
+        "service",
+    ],
+)
+async def test_only_the_organization_that_the_token_names_is_shown(client, path, headers, organization_id, status):
+    answer = await client.get(path.format(organization_id), headers=headers)
+    assert answer.status_code == status
+    if status != 200:
+        assert set(answer.json()) == {"type", "code", "detail", "attr"}
+
+
+async def test_a_license_cannot_slip_another_organization_into_a_batch(client):
+    checks = [{"organization_id": name, "usage_key": "events"} for name in ("acme", "acme", "beta")]
+    answer = await client.post("/v1/quota", json={"checks": checks}, headers=signed("acme"))
+    assert (answer.status_code, answer.json()["attr"]) == (403, "checks__2__organization_id")
+    allowed = await client.post("/v1/quota", json={"checks": checks[:2]}, headers=signed("acme"))
+    assert allowed.status_code == 200
+
+
+@pytest.mark.parametrize(("headers", "status"), [(OPERATOR, 200), (SERVICE, 403), (signed("acme"), 401)])
+async def test_only_operators_rebuild(client, headers, status):
+    assert (await client.post("/v1/limits/rebuild", headers=headers)).status_code == status
+
+
+async def test_an_explanation_has_a_sentence_and_all_the_evidence(client):
+    found = (await client.get("/v1/limits/acme/explain?meter=events", headers=OPERATOR)).json()
+    assert found["state"] == "limited"
+    assert "1,200 of 1,000 used" in found["sentence"]
+    assert found["transition"]["evidence"]["usage_revision"] == 1
+    assert found["transition"]["rule"] == "no_grace"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "attr"),
+    [
+        ("meter=evnets", 404, "meter"),
+        ("", 400, "meter"),
+        ("meter=events&at=2026-01-01T00:00:00Z", 404, "at"),
+        ("meter=events&at=2026-01-01T00:00:00", 400, "at"),
+        ("meter=events&at=yesterday", 400, "at"),
+    ],
+    ids=["unknown meter", "no meter", "before anything was decided", "no offset", "not an instant"],
+)
+async def test_an_explanation_that_cannot_be_given_says_which_parameter(client, query, status, attr):
+    answer = await client.get(f"/v1/limits/acme/explain?{query}", headers=OPERATOR)
+    assert (answer.status_code, answer.json()["attr"]) == (status, attr)

@@ -1,0 +1,182 @@
+"""Laws of evaluating an organization: replay, isolation of meters, revisions (L7, L9, L10)."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
+from quill_quota_limiter.domain.entitlement import Customer, Entitlement, tightest
+from quill_quota_limiter.domain.evaluation import OrganizationLimits, evaluate
+from quill_quota_limiter.domain.limit_decision import decide
+from quill_quota_limiter.domain.limit_state import replay
+from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
+from quill_quota_limiter.domain.resources import RULE_TABLES
+
+ANCHOR = datetime(2026, 1, 31, tzinfo=UTC)
+SCHEDULE = BillingSchedule(ANCHOR, Interval(1, "month"))
+METERS = ("ai_credits", "events", "feature_flag_requests", "recordings")
+
+entitlements = st.builds(
+    Entitlement,
+    usage_key=st.sampled_from(METERS),
+    quota=st.none() | st.integers(0, 3_000),
+    trust_score=st.sampled_from([None, 0, 3, 7, 10, 15]),
+    never_drop_data=st.booleans(),
+)
+steps = st.lists(
+    st.fixed_dictionaries(
+        {
+            "hours": st.integers(0, 24 * 12),
+            "entitlements": st.lists(entitlements, max_size=4, unique_by=lambda e: e.usage_key),
+            "usage": st.none() | st.dictionaries(st.sampled_from(METERS), st.integers(0, 4_500)),
+        }
+    ),
+    max_size=12,
+)
+
+
+def facts(step, *, revision: int, now: datetime):
+    """The customer and usage of one step; usage counts in the billing period that contains ``now``."""
+    customer = Customer("acme", revision, "license", SCHEDULE, tuple(step["entitlements"]))
+    period = SCHEDULE.period_containing(now)
+    usage = None
+    if step["usage"] is not None:
+        quantities = PeriodQuantities(period.start, period.end, now, step["usage"])
+        usage = OrganizationUsage("acme", revision, (quantities,))
+    return customer, usage
+
+
+def live(steps_given):
+    """Evaluate step after step; yields each evaluation with its facts and instant."""
+    limits, now, usage = OrganizationLimits("acme"), ANCHOR, None
+    for revision, step in enumerate(steps_given, start=1):
+        now += timedelta(hours=step["hours"])
+        customer, newest = facts(step, revision=revision, now=now)
+        usage = newest or usage
+        before = limits
+        evaluation = evaluate(limits, customer=customer, usage=usage, tokens_changed=False, now=now)
+        limits = evaluation.limits
+        yield before, evaluation, customer, usage, now
+
+
+@given(steps)
+def test_replaying_the_log_gives_the_live_states(given_steps):
+    log, limits = {}, None
+    for _, evaluation, *_ in live(given_steps):
+        limits = evaluation.limits
+        for transition in evaluation.transitions:
+            log.setdefault(transition.usage_key, []).append(transition)
+    if limits is not None:
+        assert {key: replay(log[key]) for key in limits.meters} == {key: m.state for key, m in limits.meters.items()}
+
+
+@given(steps)
+def test_the_evidence_of_each_transition_leads_to_the_same_decision_again(given_steps):
+    log = {}
+    for _, evaluation, *_ in live(given_steps):
+        for transition in evaluation.transitions:
+            known, evidence = log.setdefault(transition.usage_key, []), transition.evidence
+            again = decide(
+                Entitlement(
+                    transition.usage_key,
+                    quota=evidence.quota,
+                    trust_score=evidence.trust_score,
+                    never_drop_data=evidence.never_drop_data,
+                ),
+                evidence.usage if evidence.usage_revision else None,
+                replay(known),
+                period=BillingPeriod(evidence.period_start, evidence.period_end),
+                now=evidence.evaluated_at,
+                rules=RULE_TABLES[transition.rule_version],
+            )
+            assert (again.state, again.limited_until, again.suspended_until, again.rule, again.sentence) == (
+                transition.to_state,
+                transition.limited_until,
+                transition.suspended_until,
+                transition.rule,
+                transition.sentence,
+            )
+            known.append(transition)
+
+
+@given(steps, st.sampled_from(METERS))
+def test_no_meter_changes_what_is_decided_about_another(given_steps, meter):
+    def only(step):
+        return step | {"entitlements": [e for e in step["entitlements"] if e.usage_key == meter]}
+
+    together = [e.limits.meters.get(meter) for _, e, *_ in live(given_steps)]
+    alone = [e.limits.meters.get(meter) for _, e, *_ in live([only(step) for step in given_steps])]
+    assert together == alone
+
+
+@given(steps)
+def test_the_revision_rises_exactly_when_somebody_could_tell_the_difference(given_steps):
+    for before, evaluation, *_ in live(given_steps):
+        after = evaluation.limits
+        seen = [(x.license_id, x.period_start, x.period_end, dict(x.meters)) for x in (before, after)]
+        assert after.revision - before.revision == (1 if seen[0] != seen[1] or not before.is_known else 0)
+        assert not evaluation.transitions or evaluation.is_changed
+
+
+@given(steps)
+def test_evaluating_again_with_the_same_facts_changes_nothing(given_steps):
+    for _, evaluation, customer, usage, now in live(given_steps):
+        again = evaluate(evaluation.limits, customer=customer, usage=usage, tokens_changed=False, now=now)
+        assert (again.limits, again.transitions, again.is_changed) == (evaluation.limits, (), False)
+
+
+@given(steps)
+def test_the_next_evaluation_is_the_first_instant_at_which_time_alone_changes_a_state(given_steps):
+    for _, evaluation, customer, usage, now in live(given_steps):
+        due = evaluation.limits.next_evaluation_at
+        assert due > now
+        just_before = evaluate(
+            evaluation.limits, customer=customer, usage=usage, tokens_changed=False, now=due - timedelta(microseconds=1)
+        )
+        assert not just_before.transitions
+
+
+@given(steps)
+def test_raising_or_removing_a_quota_releases_at_once(given_steps):
+    for _, evaluation, customer, usage, now in live(given_steps):
+        unlimited = Customer("acme", customer.revision + 1, "license", SCHEDULE, ())
+        released = evaluate(evaluation.limits, customer=unlimited, usage=usage, tokens_changed=False, now=now)
+        assert {meter.state.name for meter in released.limits.meters.values()} <= {"within"}
+
+
+def test_a_clock_that_is_behind_does_not_take_an_evaluation_back_in_time():
+    customer = Customer("acme", 1, "license", SCHEDULE, (Entitlement("events", quota=1),))
+    late = evaluate(OrganizationLimits("acme"), customer=customer, usage=None, tokens_changed=False, now=ANCHOR)
+    early = evaluate(
+        late.limits, customer=customer, usage=None, tokens_changed=True, now=ANCHOR - timedelta(milliseconds=1)
+    )
+    assert early.limits.evaluated_at == ANCHOR
+    assert early.limits.period_start == ANCHOR
+
+
+def test_usage_of_another_period_never_limits():
+    customer = Customer("acme", 1, "license", SCHEDULE, (Entitlement("events", quota=10),))
+    january = PeriodQuantities(datetime(2025, 12, 31, tzinfo=UTC), ANCHOR, ANCHOR, {"events": 99})
+    usage = OrganizationUsage("acme", 1, (january,))
+    evaluation = evaluate(OrganizationLimits("acme"), customer=customer, usage=usage, tokens_changed=False, now=ANCHOR)
+    assert evaluation.limits.meters["events"].state.name == "within"
+
+
+def test_a_period_ends_on_time_when_nobody_publishes():
+    customer = Customer("acme", 1, "license", SCHEDULE, (Entitlement("events", quota=10),))
+    now = ANCHOR + timedelta(days=3)
+    period = SCHEDULE.period_containing(now)
+    usage = OrganizationUsage("acme", 1, (PeriodQuantities(period.start, period.end, now, {"events": 99}),))
+    limited = evaluate(OrganizationLimits("acme"), customer=customer, usage=usage, tokens_changed=False, now=now).limits
+    assert limited.meters["events"].state.limited_until == period.end == limited.next_evaluation_at
+    released = evaluate(limited, customer=customer, usage=usage, tokens_changed=False, now=period.end)
+    assert released.limits.meters["events"].state.name == "within"
+    assert released.limits.period_start == period.end
+    assert [t.sentence for t in released.transitions] == ["events not limited: 0 of 10 used, below the quota."]
+
+
+def test_two_items_on_one_meter_share_the_smaller_quota():
+    chosen = tightest(
+        [Entitlement("events", quota=None), Entitlement("events", quota=5), Entitlement("events", quota=9)]
+    )
+    assert [entitlement.quota for entitlement in chosen] == [5]
