@@ -1,6 +1,6 @@
 """An organization as usage needs to know it: its schedule, its license, and what the daily answer says of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from quill_pricing.period import BillingSchedule
@@ -30,7 +30,7 @@ class CustomerFacts:
     quotas: Mapping[str, int | None] = field(default_factory=dict)
     trust_scores: Mapping[str, int] = field(default_factory=dict)
     """By product key, as PostHog's client looks them up."""
-    features: Sequence[Feature] = ()
+    features: tuple[Feature, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Organization:
                 for meter, score in snapshot.trust_scores.items()
                 if meter in product_by_meter
             },
-            features=[Feature(**feature.model_dump()) for feature in snapshot.features],
+            features=tuple(Feature(**feature.model_dump()) for feature in snapshot.features),
         ),
     )
 

@@ -1,0 +1,451 @@
+"""The whole service on real Kafka and Postgres: reports in, snapshots out, nothing lost and nothing doubled."""
+
+import asyncio
+import base64
+import gzip
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import jwt
+import orjson
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from quill_contracts import topics
+from quill_contracts.licenses import License
+from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
+from quill_contracts.topics import Topic
+from quill_contracts.usage import PeriodUsageSnapshot
+from quill_runtime.publisher import KafkaPublisher, Outgoing, PublishFailed
+from quill_runtime.sealing import Sealer
+from quill_usage_ingest.app import build
+from quill_usage_ingest.settings import UsageIngestSettings
+
+pytestmark = pytest.mark.integration
+
+SEALING_KEYS = "k1:" + base64.urlsafe_b64encode(b"k" * 32).decode()
+SECRET = b"s" * 64
+TOKEN = "operator-token"
+OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+ANCHOR = TODAY - timedelta(days=20)
+YESTERDAY = TODAY - timedelta(days=1)
+
+
+@dataclass
+class Running:
+    """The service at work, with both ends of its topics in hand."""
+
+    settings: UsageIngestSettings
+    client: httpx.AsyncClient
+    publisher: KafkaPublisher
+    output: AIOKafkaConsumer
+    snapshots: dict[str, list[PeriodUsageSnapshot]] = field(default_factory=dict)
+
+    async def send(self, topic: Topic, key: str, *values: bytes) -> None:
+        await self.publisher.publish_all([Outgoing(topic.name, key, value) for value in values])
+
+    async def read(self) -> None:
+        for records in (await self.output.getmany(timeout_ms=50)).values():
+            for record in records:
+                snapshot = PeriodUsageSnapshot.from_bytes(record.value)
+                self.snapshots.setdefault(snapshot.organization_id, []).append(snapshot)
+
+    async def until(self, look: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while True:
+            await self.read()
+            found = look()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            assert time.monotonic() < deadline, f"waited too long; snapshots so far: {self.snapshots}"
+
+    def events(self, organization_id: str = "acme") -> tuple[int, int, int] | None:
+        """Complete, partial and maximum events of the newest period in the newest snapshot."""
+        held = self.snapshots.get(organization_id)
+        usage = held[-1].periods[-1].meters.get("events") if held and held[-1].periods else None
+        return (usage.complete, usage.partial, usage.maximum) if usage else None
+
+    async def dead_letters(self) -> list[dict[str, Any]]:
+        return (await self.client.get("/v1/dead-letters", headers=OPERATOR)).json()["results"]
+
+    async def customer(self, organization_id: str = "acme", revision: int = 1, **changed: Any) -> None:
+        await self.send(topics.CUSTOMERS, organization_id, customer(organization_id, revision, **changed).to_bytes())
+
+    async def known(self, organization_id: str = "acme") -> None:
+        async def look() -> bool:
+            return (await self.client.get(f"/v1/usage/{organization_id}", headers=OPERATOR)).status_code == 200
+
+        await self.until(look)
+
+    async def post(self, body: Any, *, organization_id: str = "acme", token: str | None = None, **options: Any):
+        headers = {"Authorization": f"Bearer {token or license_token(organization_id)}", **options.pop("headers", {})}
+        content = body if isinstance(body, bytes) else orjson.dumps(body)
+        return await self.client.post("/api/usage", content=content, headers=headers, **options)
+
+
+def customer(organization_id: str, revision: int = 1, **changed: Any) -> CustomerSnapshot:
+    return CustomerSnapshot.model_validate(
+        {
+            "organization_id": organization_id,
+            "customer_id": f"customer-of-{organization_id}",
+            "revision": revision,
+            "effective_at": ANCHOR,
+            "license_id": "license-1",
+            "license_type": "cloud",
+            "schedule": {"anchor": ANCHOR, "interval": "month"},
+            "period": {"start": ANCHOR, "end": ANCHOR + timedelta(days=28)},
+            "has_active_subscription": True,
+            "items": [
+                {
+                    "product_key": "product_analytics",
+                    "usage_key": "events",
+                    "counter": "event_count_in_period",
+                    "price_id": "standard",
+                    "price": {"model": "per_unit", "unit_amount": "0.01"},
+                    "subscribed": True,
+                    "allowance": 100,
+                    "quota": 5_000,
+                }
+            ],
+            "trust_scores": {"events": 7},
+            "features": [{"key": "zapier", "name": "Zapier", "limit": 3}],
+            **changed,
+        }
+    )
+
+
+def product(key: str, meter: str, counter: str, revision: int = 1) -> bytes:
+    return CatalogProduct.model_validate(
+        {
+            "product_key": key,
+            "revision": revision,
+            "effective_at": ANCHOR,
+            "name": key,
+            "usage_key": meter,
+            "counter": counter,
+            "price_id": "standard",
+            "price": {"model": "per_unit", "unit_amount": "0.01"},
+        }
+    ).to_bytes()
+
+
+def a_license(license_id: str, **changed: Any) -> bytes:
+    sealed = Sealer.parse(SEALING_KEYS).seal(SECRET, context=license_id)
+    fields = {
+        "license_id": license_id,
+        "revision": 1,
+        "type": "cloud",
+        "status": "active",
+        "sealed_secret": sealed,
+        "source": "eu",
+        "issued_at": ANCHOR,
+    }
+    return License.model_validate({**fields, **changed}).to_bytes()
+
+
+def license_token(
+    organization_id: str = "acme", *, key: bytes = SECRET, algorithm: str = "HS256", **changed: Any
+) -> str:
+    claims = {
+        "id": "license-1",
+        "organization_id": organization_id,
+        "aud": "posthog:license-key",
+        "exp": int(time.time()) + 600,
+    }
+    return jwt.encode({**claims, **changed}, key, algorithm=algorithm)
+
+
+def report(organization_id: str = "acme", *, day: datetime = YESTERDAY, at: int = 0, **changed: Any) -> bytes:
+    return orjson.dumps(
+        {
+            "report_id": f"{organization_id}:{day.date()}:{at}",
+            "source": "us",
+            "organization_id": organization_id,
+            "window_start": day,
+            "window_end": day + timedelta(days=1),
+            "completeness": "complete",
+            "as_of": day + timedelta(hours=at),
+            "counters": {"event_count_in_period": 10},
+            **changed,
+        }
+    )
+
+
+def daily(**changed: Any) -> dict[str, Any]:
+    return {
+        "organization_id": "acme",
+        "date": YESTERDAY.date().isoformat(),
+        "event_count_in_period": 120,
+        "recording_count_in_period": 4,
+        "dwh_total_storage_in_s3_in_mib": 1.5,
+        "teams": {"1": {"event_count_in_period": 120}},
+        **changed,
+    }
+
+
+@pytest.fixture
+def settings(migrated_url: str, kafka: Any) -> UsageIngestSettings:
+    ours = (topics.USAGE_REPORTS, topics.CUSTOMERS, topics.CATALOG, topics.LICENSES, topics.PERIOD_USAGE)
+    kafka.create_topics({topic.name: 1 for topic in ours} | {topic.dead: 1 for topic in ours})
+    return UsageIngestSettings(
+        database_url=migrated_url,
+        kafka_bootstrap_servers=kafka.bootstrap_servers,
+        quill_sealing_keys=SEALING_KEYS,
+        quill_api_tokens=f"ops:operator:{hashlib.sha256(TOKEN.encode()).hexdigest()}",
+        quill_kafka_group_prefix="test-",
+    )
+
+
+@asynccontextmanager
+async def run(
+    settings: UsageIngestSettings, *, before: Callable[[Any], None] = lambda _service: None
+) -> AsyncIterator[Running]:
+    service = build(settings)
+    before(service)
+    publisher = KafkaPublisher(settings.kafka_bootstrap_servers)
+    output = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False)
+    transport = httpx.ASGITransport(service.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client:
+        await output.start()
+        try:
+            output.assign([TopicPartition(topics.PERIOD_USAGE.name, 0)])
+            await output.seek_to_beginning()
+            for license_id in ("license-1", "license-2"):
+                await publisher.publish_all([Outgoing(topics.LICENSES.name, license_id, a_license(license_id))])
+            for key, meter, counter in (
+                ("product_analytics", "events", "event_count_in_period"),
+                ("session_replay", "recordings", "recording_count_in_period"),
+            ):
+                await publisher.publish_all([Outgoing(topics.CATALOG.name, key, product(key, meter, counter))])
+            async with service.running():
+                running = Running(settings, client, publisher, output)
+                await running.until(lambda: _is_ready(client))
+                yield running
+        finally:
+            await output.stop()
+            await publisher.stop()
+
+
+async def _is_ready(client: httpx.AsyncClient) -> bool:
+    return (await client.get("/health/ready")).status_code == 200
+
+
+async def test_reports_come_out_as_snapshots_whatever_the_order_and_the_repetition(settings):
+    async with run(settings) as running:
+        await running.customer()
+        await running.known()
+        early, late = (
+            report(counters={"event_count_in_period": 90}),
+            report(at=2, counters={"event_count_in_period": 70}),
+        )
+        await running.send(topics.USAGE_REPORTS, "acme", late, early, late, early)
+        await running.send(topics.USAGE_REPORTS, "acme", report(day=TODAY, at=3, completeness="partial"))
+        await running.until(lambda: running.events() == (70, 10, 80))
+        revisions = [snapshot.revision for snapshot in running.snapshots["acme"]]
+        assert revisions == sorted(revisions)
+
+        await running.send(topics.USAGE_REPORTS, "acme", late, early)
+        seen = len(running.snapshots["acme"])
+        await running.until(lambda: len(running.snapshots["acme"]) > seen)
+        assert running.snapshots["acme"][-1] == running.snapshots["acme"][seen - 1]
+
+        shown = (await running.client.get("/v1/usage/acme/", params={"meter": "events"}, headers=OPERATOR)).json()
+        assert shown["periods"][0]["meters"] == {"events": {"complete": 70, "partial": 10, "maximum": 80}}
+        assert [(cell["quantity"], cell["completeness"]) for cell in shown["cells"]] == [
+            (70, "complete"),
+            (10, "partial"),
+        ]
+        assert shown["sources"] == [{"source": "us", "complete": 70, "partial": 10}]
+        kept = (await running.client.get("/v1/usage/acme/reports", headers=OPERATOR)).json()["results"]
+        assert [entry["verdict"] for entry in kept] == ["applied", "superseded", "applied"]
+
+
+async def test_a_correction_lowers_the_maximum_in_the_snapshot(settings):
+    async with run(settings) as running:
+        await running.customer()
+        await running.known()
+        await running.send(topics.USAGE_REPORTS, "acme", report(counters={"event_count_in_period": 900}))
+        await running.until(lambda: running.events() == (900, 0, 900))
+        correction = {"actor": "ada@example.org", "reason": "counted twice"}
+        lower = report(at=1, counters={"event_count_in_period": 450}, correction=correction)
+        await running.send(topics.USAGE_REPORTS, "acme", lower)
+        await running.until(lambda: running.events() == (450, 0, 450))
+        snapshot = running.snapshots["acme"][-1]
+        assert snapshot.periods[-1].corrected_revision == snapshot.revision
+
+
+async def test_poison_is_parked_with_its_reason_and_its_neighbours_are_applied(settings):
+    poison = {
+        b"not json": ("not_json", None),
+        b"\xff\xfe": ("not_json", None),
+        b'{"a":' * 20_000: ("not_json", None),
+        report(at=5, counters={"event_count_in_period": -1}): ("invalid_message", "counters__event_count_in_period"),
+        report(at=6, counters={"event_count_in_period": 2**63}): ("invalid_message", "counters__event_count_in_period"),
+        report(at=7, window_end=YESTERDAY + timedelta(hours=5)): ("overlapping_window", "window_end"),
+        report(at=24 * 30): ("as_of_in_the_future", "as_of"),
+    }
+    async with run(settings) as running:
+        await running.customer()
+        await running.known()
+        await running.send(topics.USAGE_REPORTS, "acme", report(), *poison, report(day=TODAY, at=1))
+        await running.until(lambda: running.events() == (20, 0, 20))
+        letters = await running.dead_letters()
+        assert {(letter["reason_code"], letter["attribute"]) for letter in letters} == set(poison.values())
+        assert len(letters) == len(poison)
+        one = (await running.client.get(f"/v1/dead-letters/{letters[0]['id']}", headers=OPERATOR)).json()
+        assert base64.b64decode(one["value_base64"]) in poison
+
+
+async def test_reports_of_an_unknown_organization_wait_and_are_let_in_when_the_customer_arrives(settings):
+    async with run(settings) as running:
+        await running.customer("globex")
+        await running.known("globex")
+        await running.send(topics.USAGE_REPORTS, "acme", report(), report(day=TODAY, at=1), report("globex"))
+        await running.until(lambda: running.events("globex") == (10, 0, 10))
+        letters = await running.dead_letters()
+        assert [(letter["reason_code"], letter["subject"]) for letter in letters] == [
+            ("unknown_organization", "acme")
+        ] * 2
+        await running.customer()
+        await running.until(lambda: running.events() == (20, 0, 20))
+        assert await running.dead_letters() == []
+
+
+async def test_a_crash_between_commit_and_publishing_is_healed_by_the_redelivery(settings):
+    failures = [PublishFailed("the broker went away")]
+
+    def fail_once(service: Any) -> None:
+        publisher = next(part for part in service.components if isinstance(part, KafkaPublisher))
+        publish_all = publisher.publish_all
+
+        async def publish_or_fail(messages):
+            if failures and any(message.topic == topics.PERIOD_USAGE.name for message in messages):
+                raise failures.pop()
+            await publish_all(messages)
+
+        publisher.publish_all = publish_or_fail
+
+    async with run(settings, before=fail_once) as running:
+        await running.customer()
+        await running.known()
+        await running.send(topics.USAGE_REPORTS, "acme", report())
+        await running.until(lambda: running.events() == (10, 0, 10))
+        assert failures == []
+        assert running.snapshots["acme"][-1].revision == 1
+        assert len((await running.client.get("/v1/usage/acme/reports", headers=OPERATOR)).json()["results"]) == 1
+
+
+async def test_a_new_meter_is_published_with_the_history_its_counter_already_has(settings):
+    async with run(settings) as running:
+        await running.customer()
+        await running.known()
+        counters = {"event_count_in_period": 10, "rows_synced_in_period": 77}
+        await running.send(topics.USAGE_REPORTS, "acme", report(counters=counters))
+        await running.until(lambda: running.events() == (10, 0, 10))
+        rows = product("data_warehouse", "rows_synced", "rows_synced_in_period")
+        await running.send(topics.CATALOG, "data_warehouse", rows)
+        found = await running.until(lambda: running.snapshots["acme"][-1].periods[-1].meters.get("rows_synced"))
+        assert (found.complete, found.maximum) == (77, 77)
+
+
+async def test_a_changed_schedule_moves_usage_to_its_new_period(settings):
+    async with run(settings) as running:
+        await running.customer()
+        await running.known()
+        await running.send(topics.USAGE_REPORTS, "acme", report(day=TODAY - timedelta(days=9)), report())
+        await running.until(lambda: running.events() == (20, 0, 20))
+        anchor = (TODAY - timedelta(days=4)).isoformat()
+        await running.customer(revision=2, schedule={"anchor": anchor, "interval": "month"})
+        await running.until(lambda: running.events() == (10, 0, 10))
+        assert [period.meters["events"].complete for period in running.snapshots["acme"][-1].periods] == [10, 10]
+
+
+async def test_the_daily_report_is_durable_answered_and_published(settings):
+    async with run(settings) as running:
+        await running.customer()
+        await running.known()
+        await running.post(daily(date=TODAY.date().isoformat(), event_count_in_period=33))
+        answer = await running.post(gzip.compress(orjson.dumps(daily())), headers={"Content-Encoding": "gzip"})
+        assert answer.status_code == 200
+        body = answer.json()
+        assert body["license"] == {"type": "cloud"}
+        found = body["customer"]
+        assert found["customer_id"] == "customer-of-acme"
+        assert found["usage_summary"] == {
+            "events": {"usage": 120, "limit": 5_000},
+            "recordings": {"usage": 4, "limit": None},
+        }
+        assert found["billing_period"]["current_period_start"] == ANCHOR.isoformat()
+        assert found["billing_period"]["interval"] == "month"
+        assert found["customer_trust_scores"] == {"product_analytics": 7}
+        assert found["available_product_features"][0]["key"] == "zapier"
+        assert (found["has_active_subscription"], found["never_drop_data"], found["products"]) == (True, False, None)
+        await running.until(lambda: running.events() == (120, 33, 153))
+        replaced = await running.post(daily(event_count_in_period=100))
+        assert replaced.json()["customer"]["usage_summary"]["events"]["usage"] == 100
+        await running.until(lambda: running.events() == (100, 33, 153))
+        mine = {"Authorization": f"Bearer {license_token()}"}
+        assert (await running.client.get("/v1/usage/acme", headers=mine)).status_code == 200
+        recomputed = await running.client.post("/v1/usage/acme/recompute", headers=OPERATOR)
+        assert recomputed.json() == {"organization_id": "acme", "repaired_periods": [], "retired_periods": 0}
+
+
+async def test_a_daily_report_that_is_not_good_is_refused_by_name_and_changes_nothing(settings):
+    now = int(time.time())
+    good = daily()
+    refused_tokens = {
+        "forged": license_token(key=b"x" * 64),
+        "expired": license_token(exp=now - 1),
+        "too long": license_token(exp=now + 86_400),
+        "wrong audience": license_token(aud="somebody:else"),
+        "wrong algorithm": license_token(algorithm="HS512"),
+        "unsigned": jwt.encode({"id": "license-1", "organization_id": "acme"}, None, algorithm="none"),
+        "unknown license": license_token(id="license-9"),
+        "without organization": license_token(organization_id=None),
+        "static token": TOKEN,
+    }
+    async with run(settings) as running:
+        await running.customer()
+        await running.customer("globex", license_id="license-2")
+        await running.known("acme")
+        await running.known("globex")
+        for name, token in refused_tokens.items():
+            answer = await running.post(good, token=token)
+            assert (answer.status_code, "customer" in answer.json()) == (401, False), name
+        foreign = [
+            await running.post(good, token=license_token("globex")),
+            await running.post(daily(organization_id="globex"), token=license_token("globex")),
+            await running.post(daily(organization_id="nobody"), token=license_token("nobody")),
+        ]
+        assert [answer.status_code for answer in foreign] == [403] * 3
+        assert len({answer.content for answer in foreign}) == 1
+        assert foreign[0].json()["attr"] == "organization_id"
+        for reader in ("globex", "nobody"):
+            mine = {"Authorization": f"Bearer {license_token(reader)}"}
+            assert (await running.client.get(f"/v1/usage/{reader}", headers=mine)).status_code == 403
+        for body, status, attr in [
+            (b"not json", 400, None),
+            (b"[" * 100_000, 400, None),
+            (daily(event_count_in_period=-1), 400, "event_count_in_period"),
+            (daily(event_count_in_period="1"), 400, "event_count_in_period"),
+            (daily(event_count_in_period=10**15), 400, "event_count_in_period"),
+            (daily(date=(TODAY + timedelta(days=2)).date().isoformat()), 400, "date"),
+            (b'{"x":"' + b"x" * (10 * 1024 * 1024) + b'"}', 413, None),
+        ]:
+            answer = await running.post(body)
+            assert (answer.status_code, answer.json()["attr"]) == (status, attr)
+            assert answer.headers["content-type"] == "application/problem+json"
+        bomb = gzip.compress(b"0" * (200 * 1024 * 1024), compresslevel=9)
+        assert len(bomb) < 1024 * 1024
+        answer = await running.post(bomb, headers={"Content-Encoding": "gzip"})
+        assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+        shown = (await running.client.get("/v1/usage/acme", headers=OPERATOR)).json()
+        assert (shown["revision"], shown["periods"]) == (0, [])
