@@ -24,8 +24,8 @@ async def test_the_migrated_schema_equals_the_tables(database_url: str) -> None:
             connection,
             opts={
                 "compare_server_default": True,
-                "include_name": lambda name, kind, _: not (
-                    kind == "table" and (name in VERSION_TABLES or name in runtime_metadata.tables)
+                "include_name": lambda name, kind, _: (
+                    not (kind == "table" and (name in VERSION_TABLES or name in runtime_metadata.tables))
                 ),
             },
         )
