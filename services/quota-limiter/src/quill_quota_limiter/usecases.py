@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 import structlog
+from prometheus_client import Counter
 
 from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.evaluation import Evaluation, OrganizationLimits, evaluate
@@ -19,6 +20,11 @@ DUE_PAGES_MAX: Final = 50
 CONFIRM_AFTER: Final = timedelta(seconds=10)
 """A due organization stays due this much later until its answer is up: a crash in between evaluates it once more."""
 REBUILD_PAGE: Final = 500
+
+BOARD_FAILURES = Counter("quill_quota_board_failures", "Quota checks answered from the store because Redis was away")
+PERIOD_MISMATCHES = Counter(
+    "quill_limit_period_mismatches", "Evaluations whose usage is counted in another billing period than the schedule's"
+)
 
 F = TypeVar("F", Customer, OrganizationUsage)
 
@@ -132,6 +138,7 @@ async def read_standings(
     try:
         reading = await board.read(organization_ids)
     except BoardUnavailable as error:
+        BOARD_FAILURES.inc()
         log.warning("answers.board_unavailable", error=repr(error))
         missing, found = set(organization_ids), {}
     else:
@@ -168,8 +175,18 @@ async def _evaluate_organizations(
         )
         for organization_id, customer in sorted(customers.items())
     ]
+    for evaluation in evaluations:
+        _watch_periods(evaluation.limits, usages.get(evaluation.limits.organization_id))
     await tx.save(evaluations if confirm_at is None else [_due_again(e, confirm_at) for e in evaluations])
     return [evaluation.limits for evaluation in evaluations]
+
+
+def _watch_periods(limits: OrganizationLimits, usage: OrganizationUsage | None) -> None:
+    if usage is None or limits.period_start is None or limits.evaluated_at is None:
+        return
+    if usage.is_counted_otherwise(limits.period_start, now=limits.evaluated_at):
+        PERIOD_MISMATCHES.inc()
+        log.info("usage.of_another_period", organization_id=limits.organization_id, expected=limits.period_start)
 
 
 def _due_again(evaluation: Evaluation, confirm_at: datetime) -> Evaluation:

@@ -141,7 +141,7 @@ async def test_a_stale_evaluation_overwrites_neither_answer_nor_marks(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(8)), again=st.lists(st.integers(0, 7), max_size=4))
 async def test_writers_in_any_order_end_at_the_newest_revision(
-    board, client, customer_snapshot, usage_snapshot, order, again
+    board, client, customer_snapshot, usage_snapshot, *, order, again
 ):
     store = MemoryLimits()
     versions = []

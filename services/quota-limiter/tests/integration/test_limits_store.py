@@ -161,10 +161,13 @@ async def test_a_decision_whose_answer_did_not_get_up_is_put_up_by_a_later_run(
 
 
 async def test_a_transaction_that_fails_leaves_nothing(store, customer_snapshot):
-    with pytest.raises(RuntimeError, match="power cut"):
+    async def fail():
         async with store.begin() as tx:
             await take_in_customers([wire.from_wire_customer(customer_snapshot())], tx=tx, now=NOW)
             raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        await fail()
     async with store.begin() as tx:
         assert await tx.limits(["acme"]) == {}
         assert await tx.transitions("acme", "events") == []

@@ -80,12 +80,9 @@ TABLE = [
 # fmt: on
 
 
-@pytest.mark.parametrize(
-    ("meter", "usage", "quota", "trust", "never_drop_data", "previous", "rule", "state", "until"),
-    [row[1:] for row in TABLE],
-    ids=[row[0] for row in TABLE],
-)
-def test_on_10_october_at_noon(meter, usage, quota, trust, never_drop_data, previous, rule, state, until):
+@pytest.mark.parametrize("row", [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_on_10_october_at_noon(row):
+    meter, usage, quota, trust, never_drop_data, previous, rule, state, until = row
     entitlement = Entitlement(meter, quota=quota, trust_score=trust, never_drop_data=never_drop_data)
     decision = decide(entitlement, usage, previous, period=PERIOD, now=NOON_10)
     assert (decision.rule, decision.state) == (rule, state)

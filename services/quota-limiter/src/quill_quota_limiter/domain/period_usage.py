@@ -33,3 +33,13 @@ class OrganizationUsage:
             if period.period_start == period_start:
                 return period
         return None
+
+    def is_counted_otherwise(self, period_start: datetime, *, now: datetime) -> bool:
+        """Whether usage is counted now, but in a billing period that does not start when the schedule says.
+
+        True for a moment after a change of schedule; if it lasts, two services disagree and nothing is limited.
+        """
+        return any(
+            period.period_start <= now < period.period_end and period.period_start != period_start
+            for period in self.periods
+        )

@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any, Final, cast
 
 import msgspec
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -62,14 +62,17 @@ class RedisBoard:
     name = "redis"
 
     def __init__(self, url: str) -> None:
-        self._redis = Redis.from_url(
+        # Callers beyond the last connection wait for one; a pool that refuses them would send a busy hour to Postgres.
+        pool = BlockingConnectionPool.from_url(
             url,
+            max_connections=CONNECTIONS_MAX,
+            timeout=TIMEOUT_SECONDS,
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
-            max_connections=CONNECTIONS_MAX,
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), RETRIES),
             health_check_interval=30,
         )
+        self._redis = Redis.from_pool(pool)
         script = (files("quill_quota_limiter.store") / "put_up.lua").read_text("utf-8")
         self._put_up = self._redis.register_script(script)
         self._finish = self._redis.register_script(_FINISH_REBUILD)
@@ -79,15 +82,6 @@ class RedisBoard:
 
     async def stop(self) -> None:
         await self._redis.aclose()
-
-    async def ping(self) -> None:
-        """Return when Redis answers.
-
-        Raises:
-            BoardUnavailable: it does not.
-        """
-        async with _reachable():
-            await _awaited(self._redis.ping())
 
     async def read(self, organization_ids: Collection[str]) -> BoardReading:
         names = list(organization_ids)

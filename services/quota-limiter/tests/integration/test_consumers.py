@@ -1,0 +1,81 @@
+"""Records in: what is refused by name, and what a crash between commit and board leaves to the redelivery."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+from quill_quota_limiter import consumers
+from quill_quota_limiter.store.memory import MemoryBoard
+from quill_quota_limiter.store.postgres import PostgresLimits
+from quill_runtime.consumption import Received, Record, Rejected, rejection_of
+from quill_runtime.outbox import Outbox
+
+pytestmark = pytest.mark.integration
+
+NOW = datetime(2026, 10, 10, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(database):
+    return PostgresLimits(database, Outbox())
+
+
+def record(value: bytes | None) -> Record:
+    return Record("topic", 0, 0, b"acme", value, {})
+
+
+async def deliver(consumption, message, database):
+    """Decode and apply one record in its own transaction, as the runner does; the follow-up is the caller's."""
+    received = Received(consumption.decode(record(message.to_bytes())), record(message.to_bytes()))
+    async with database.begin() as transaction:
+        return await consumption.apply(transaction, [received], NOW)
+
+
+async def test_a_crash_before_the_board_is_healed_by_the_redelivery(store, database, customer_snapshot, usage_snapshot):
+    board = MemoryBoard()
+    customers, usage = consumers.customers(store, board), consumers.period_usage(store, board)
+    await deliver(customers, customer_snapshot(events=10), database)
+    await deliver(usage, usage_snapshot(events=10), database)
+    assert (await board.read(["acme"])).standings == {}
+    follow_up = await deliver(usage, usage_snapshot(events=10), database)
+    await follow_up()
+    assert (await board.read(["acme"])).standings["acme"].meters["events"].state == "limited"
+
+
+async def test_follow_ups_that_overtake_each_other_end_at_the_newest(
+    store, database, customer_snapshot, usage_snapshot
+):
+    board = MemoryBoard()
+    customers, usage = consumers.customers(store, board), consumers.period_usage(store, board)
+    follow_ups = [await deliver(customers, customer_snapshot(events=10), database)]
+    follow_ups += [await deliver(usage, usage_snapshot(revision=n, events=n), database) for n in (9, 10, 3)]
+    await asyncio.gather(*(follow_up() for follow_up in reversed(follow_ups)))
+    assert (await board.read(["acme"])).standings["acme"].meters["events"].usage == 10
+
+
+async def test_usage_of_an_organization_without_a_customer_puts_nothing_up(store, database, usage_snapshot):
+    board = MemoryBoard()
+    follow_up = await deliver(consumers.period_usage(store, board), usage_snapshot(events=10), database)
+    await follow_up()
+    assert (await board.read(["acme"])).standings == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "attribute"),
+    [
+        (None, "empty_value", None),
+        (b"\xff{", "not_json", None),
+        ({"revision": 0}, "invalid_message", "revision"),
+        ({"schedule": {"anchor": "2026-10-01T00:00:00Z", "interval": "99999 months"}}, "invalid_schedule", "schedule"),
+    ],
+    ids=["tombstone", "not json", "no revision", "an interval of 8,333 years"],
+)
+def test_a_customer_that_cannot_be_read_is_refused_by_field(store, customer_snapshot, change, code, attribute):
+    value = change
+    if isinstance(change, dict):
+        value = orjson.dumps(orjson.loads(customer_snapshot().to_bytes()) | change)
+    with pytest.raises((Rejected, ValueError)) as refused:
+        consumers.customers(store, MemoryBoard()).decode(record(value))
+    rejected = rejection_of(refused.value)
+    assert (rejected.code, rejected.attribute) == (code, attribute)
