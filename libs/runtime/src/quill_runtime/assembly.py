@@ -86,10 +86,14 @@ class Foundation:
         *,
         routers: Sequence[APIRouter],
         consumers: Sequence[Consumer[Any]] = (),
+        stores: Sequence[Component] = (),
         components: Sequence[Component] = (),
         body_bytes_max: int = http.BODY_BYTES_MAX,
     ) -> Service:
-        """The process: stores, publishing, tables, consumers, then the service's own components; drained in reverse."""
+        """The process: stores, publishing, tables, consumers, then the service's own components; drained in reverse.
+
+        ``stores`` are what the service's consumers write to beside Postgres: there before them, closed after them.
+        """
         self.health.consumers = consumers
         app = http.create_app(
             title=self.name,
@@ -104,6 +108,7 @@ class Foundation:
         )
         ordered: list[Component] = [
             DatabaseComponent(self.database),
+            *stores,
             self.publisher,
             self.relay,
             *self._tables,
