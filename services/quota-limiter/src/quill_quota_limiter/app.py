@@ -38,8 +38,8 @@ def build(settings: QuotaLimiterSettings) -> Service:
             foundation.consumer(consumers.customers(store, board)),
             foundation.consumer(consumers.period_usage(store, board)),
         ],
+        stores=[board],
         components=[
-            board,
             jobs.lost_board(store, board, foundation.clock),
             jobs.due_evaluations(store, board, foundation.clock),
         ],

@@ -51,10 +51,11 @@ def router(*, store: LimitsStore, board: AnswerBoard, gate: Gate, clock: Clock) 
     ) -> dict[str, Any]:
         """Why a meter stands, or stood at an instant, as it does: the transition with its evidence (L7)."""
         caller = gate.admit(authorization)
-        instant = _utc(at) if at is not None else clock.now()
+        as_of = _utc(at) if at is not None else None
         async with store.begin() as tx:
             limits = await _known_limits(tx, caller, organization_id)
-            log = await _log(tx, limits, meter, as_of=instant)
+            log = await _log(tx, limits, meter, as_of=as_of)
+        instant = as_of or clock.now()
         state = replay(log)
         if state is None:
             raise Problem(404, "no_decision", f"nothing had been decided by {instant.isoformat()}", attr="at")
