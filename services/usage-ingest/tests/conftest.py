@@ -33,7 +33,7 @@ def claim() -> Callable[..., UsageReport]:
         start = OCTOBER + timedelta(days=day - 1)
         content = repr((organization_id, day, at, source, complete, hours, correction, sorted(counters.items())))
         return UsageReport(
-            report_id=report_id or content,
+            report_id=report_id or hashlib.sha256(content.encode()).hexdigest(),
             organization_id=organization_id,
             source=source,
             window=UsageWindow(start + timedelta(hours=hours[0]), start + timedelta(hours=hours[1])),

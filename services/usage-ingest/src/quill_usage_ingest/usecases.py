@@ -108,11 +108,13 @@ class Projected:
 
 async def project_customers(snapshots: Sequence[Organization], *, tx: UsageTransaction) -> Projected:
     """Keep the newest revision of each customer; a changed schedule moves its windows to other periods at once."""
-    known = await tx.lock_organizations({snapshot.organization_id for snapshot in snapshots})
+    newest: dict[str, Organization] = {}
+    for snapshot in sorted(snapshots, key=attrgetter("customer_revision")):
+        newest[snapshot.organization_id] = snapshot
+    known = await tx.lock_organizations(newest.keys())
     first_seen: list[str] = []
     rescheduled: list[str] = []
-    for snapshot in snapshots:
-        organization_id = snapshot.organization_id
+    for organization_id, snapshot in sorted(newest.items()):
         stored = known.get(organization_id)
         if stored is not None and snapshot.customer_revision <= stored.customer_revision:
             continue
@@ -122,7 +124,6 @@ async def project_customers(snapshots: Sequence[Organization], *, tx: UsageTrans
         elif stored.schedule != snapshot.schedule:
             await recompute_organization(organization_id, tx=tx)
             rescheduled.append(organization_id)
-        known = {**known, **await tx.lock_organizations({organization_id})}
     return Projected(tuple(first_seen), tuple(rescheduled))
 
 

@@ -110,6 +110,7 @@ def test_a_conflict_is_merged_by_rank_all_the_same(claim):
         ({"hours": (6, 12), "events": 1}, "overlapping_window", "window_end"),
         ({"day": 2, "at": 24 * 40, "events": 1}, "as_of_in_the_future", "as_of"),
         ({"day": 2, "events": QUANTITY_MAX}, "period_overflow", "counters__events"),
+        ({"day": 90, "at": -24 * 80, "events": 1}, "window_in_the_future", "window_start"),
         ({"day": 365 * 7000, "events": 1}, "window_out_of_range", "window_start"),
     ],
 )

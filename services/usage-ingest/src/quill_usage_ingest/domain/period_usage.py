@@ -3,15 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from quill_pricing.period import BillingPeriod
 
 from quill_usage_ingest.domain.usage_cells import Cell, CellChange, WindowCells, as_of_rank, is_complete
 
 
-@dataclass(frozen=True, slots=True)
-class CounterUsage:
+class CounterUsage(NamedTuple):
     """One counter in one period, in the counter's own unit.
 
     Attributes:
@@ -44,7 +43,7 @@ class CounterUsage:
 
     def corrected(self) -> "CounterUsage":
         """With the maximum brought back to what is counted now: only an explicit correction may do this (L3)."""
-        return replace(self, maximum=self.to_date)
+        return self._replace(maximum=self.to_date)
 
 
 NOTHING_USED: Final = CounterUsage()
@@ -121,7 +120,7 @@ def reconciled(period_sum: PeriodSum, stored: PeriodUsage | None, *, revision: i
             period=period_sum.period, as_of=period_sum.as_of, revision=revision, counters=period_sum.sums
         )
     counters = {
-        counter: replace(usage, maximum=max(usage.maximum, stored.counters.get(counter, NOTHING_USED).maximum))
+        counter: usage._replace(maximum=max(usage.maximum, stored.counters.get(counter, NOTHING_USED).maximum))
         for counter, usage in period_sum.sums.items()
     }
     as_of = max(stored.as_of, period_sum.as_of)

@@ -1,6 +1,6 @@
 """Entering reports: cells, period usage and revisions of the organizations at hand, changed together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from quill_pricing.period import BillingPeriod, BillingSchedule
 
-from quill_usage_ingest.domain.period_usage import NOTHING_USED, PeriodUsage
+from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_cells import (
     NEVER_REPORTED,
     CellChange,
@@ -20,7 +20,8 @@ from quill_usage_ingest.domain.usage_cells import (
 from quill_usage_ingest.domain.usage_report import QUANTITY_MAX, DayKey, ReportName, UsageReport, WindowKey
 
 CLOCK_TOLERANCE: Final = timedelta(days=2)
-"""How far a source's as-of instant may run ahead of ours. One from the year 9999 would win its cell for ever (L1)."""
+"""How far a source's clock may run ahead of ours. An as-of instant of the year 9999 would win its cell for ever (L1),
+and windows of the next century would push today's period out of the snapshot."""
 YEARS: Final = range(1971, 9000)
 """Windows outside cannot be placed in a billing period; no honest report has one."""
 
@@ -98,7 +99,13 @@ class UsageBook:
         changes = changes_by(claim, to=known.cells)
         period_key = PeriodKey(report.organization_id, schedule.period_containing(report.window.start))
         usage = self.periods.get(period_key) or PeriodUsage(period=period_key.period, as_of=report.as_of, revision=0)
-        refusal = _refuse_overflow(report, usage, changes)
+        after = usage.entered(
+            changes,
+            as_of=report.as_of,
+            revision=self.revisions[report.organization_id] + 1,
+            is_correction=report.correction is not None,
+        )
+        refusal = _refuse_overflow(report, after, changes)
         if refusal is not None:
             return refusal
         if changes:
@@ -107,12 +114,7 @@ class UsageBook:
             self.changed_windows.add(key)
             self._starts_by_day.setdefault(report.day_key, set()).add(key.start)
         if changes or report.as_of > usage.as_of or period_key not in self.periods:
-            self.periods[period_key] = usage.entered(
-                changes,
-                as_of=report.as_of,
-                revision=self.revisions[report.organization_id] + 1,
-                is_correction=report.correction is not None,
-            )
+            self.periods[period_key] = after
             self.changed_periods.add(period_key)
         return self._verdict(report, claim, known.cells, changes)
 
@@ -123,6 +125,9 @@ class UsageBook:
         if report.as_of > now + CLOCK_TOLERANCE:
             detail = f"as_of is more than {CLOCK_TOLERANCE.days} days ahead of {now.isoformat()}"
             return Refusal("as_of_in_the_future", detail, "as_of", subject)
+        if report.window.start > now + CLOCK_TOLERANCE:
+            detail = f"the window begins more than {CLOCK_TOLERANCE.days} days ahead of {now.isoformat()}"
+            return Refusal("window_in_the_future", detail, "window_start", subject)
         for start in self._starts_by_day.get(report.day_key, ()):
             other = self.windows[WindowKey(report.organization_id, start, report.source)].window
             if other != report.window and other.overlaps(report.window):
@@ -156,10 +161,10 @@ def unknown_organization(organization_id: str) -> Refusal:
     )
 
 
-def _refuse_overflow(report: UsageReport, usage: PeriodUsage, changes: Mapping[str, CellChange]) -> Refusal | None:
+def _refuse_overflow(report: UsageReport, after: PeriodUsage, changes: Iterable[str]) -> Refusal | None:
     """A period total beyond fifteen digits cannot be published or billed; a person must look at the claim."""
-    for counter, change in changes.items():
-        if usage.counters.get(counter, NOTHING_USED).moved(change).to_date > QUANTITY_MAX:
+    for counter in changes:
+        if after.counters[counter].to_date > QUANTITY_MAX:
             detail = f"{counter}: the period's total would pass {QUANTITY_MAX}"
             return Refusal("period_overflow", detail, f"counters__{counter}", report.organization_id)
     return None

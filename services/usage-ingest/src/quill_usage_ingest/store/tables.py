@@ -115,7 +115,7 @@ usage_reports = Table(
     Column("verdict", String, nullable=False),
     Column("correction_actor", String, nullable=True),
     Column("correction_reason", String, nullable=True),
-    Column("note", JSONB, nullable=True),
+    Column("note", JSONB(none_as_null=True), nullable=True),
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("organization_id", "source", "report_id", "content_hash", name="usage_reports_content_key"),
     Index("usage_reports_window_idx", "organization_id", "window_start"),
