@@ -1,0 +1,93 @@
+"""A topic seen from outside: filling it, where it ends, how far a group has come."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from quill_runtime.publisher import KafkaPublisher, Outgoing
+
+REQUEST_MS: Final = 10_000
+READ_SECONDS: Final = 60.0
+RECORDS_PER_READ: Final = 500
+PUBLISH_AT_ONCE: Final = 2_000
+
+Offsets = Mapping[TopicPartition, int]
+
+
+class TopicLog:
+    """One topic on one broker."""
+
+    def __init__(self, topic: str, consumer: AIOKafkaConsumer, publisher: KafkaPublisher) -> None:
+        self._topic = topic
+        self._consumer = consumer
+        self._publisher = publisher
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        """Return when all of them are confirmed. Messages for other topics are welcome too.
+
+        Raises:
+            quill_runtime.publisher.PublishFailed: the broker did not confirm.
+        """
+        for first in range(0, len(messages), PUBLISH_AT_ONCE):
+            await self._publisher.publish_all(messages[first : first + PUBLISH_AT_ONCE])
+
+    async def ends(self) -> Offsets:
+        """The offset behind the newest record of each partition."""
+        ends: Offsets = await self._consumer.end_offsets(self._consumer.assignment())
+        return ends
+
+    async def read(self, start: Offsets, end: Offsets, take: Callable[[bytes], object]) -> int:
+        """Give every value between two sets of offsets to ``take``; returns how many.
+
+        Raises:
+            TimeoutError: they did not come within a minute.
+        """
+        for partition, offset in start.items():
+            self._consumer.seek(partition, offset)
+        wanted = sum(end.values()) - sum(start.values())
+        count = 0
+        async with asyncio.timeout(READ_SECONDS):
+            while count < wanted:
+                batches = await self._consumer.getmany(timeout_ms=200, max_records=RECORDS_PER_READ)
+                for records in batches.values():
+                    for record in records:
+                        take(record.value)
+                    count += len(records)
+        return count
+
+
+@asynccontextmanager
+async def opened_log(topic: str, partitions: int, bootstrap_servers: str) -> AsyncIterator[TopicLog]:
+    """A topic, read without a group, and a publisher that waits for the broker's confirmation."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap_servers,
+        group_id=None,
+        enable_auto_commit=False,
+        fetch_max_wait_ms=10,
+        request_timeout_ms=REQUEST_MS,
+    )
+    publisher = KafkaPublisher(bootstrap_servers, client_id="quill-benchmark", linger_ms=5)
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
+        await publisher.start()
+        try:
+            yield TopicLog(topic, consumer, publisher)
+        finally:
+            await publisher.stop()
+    finally:
+        await consumer.stop()
+
+
+@asynccontextmanager
+async def opened_admin(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Asks the broker about groups."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=REQUEST_MS)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
