@@ -2,34 +2,42 @@
 
 import typer
 
+from quill_cli import dead_letters, invoices, licenses, limits, usage
+from quill_cli.gateway import Connect, connect_over_http
 from quill_cli.quote import quote
+from quill_cli.topics import topics
 
 # "-5" is a bad quantity and must be refused as one, not as an unknown option.
 _NEGATIVE_NUMBERS_ARE_ARGUMENTS = {"ignore_unknown_options": True}
 
 
-def build_app() -> typer.Typer:
-    """The command line: a single command is added as ``quote`` is, a group by ``app.add_typer(..., name=...)``."""
+def build_app(connect: Connect = connect_over_http) -> typer.Typer:
+    """The command line: a single command is added as ``quote`` is, a group by ``app.add_typer(..., name=...)``.
+
+    Args:
+        connect: How the gateway is reached; tests answer for it.
+    """
     app = typer.Typer(
         name="quill",
-        help="Operate Quill: quotes, usage, limits, licenses, dead letters, topics.",
+        help="Operate Quill: quotes, usage, limits, invoices, licenses, dead letters, topics.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback()(_quill)
     app.command("quote", context_settings=_NEGATIVE_NUMBERS_ARE_ARGUMENTS)(quote)
+    app.add_typer(usage.commands(connect), name="usage")
+    app.add_typer(limits.commands(connect), name="limits")
+    app.add_typer(invoices.commands(connect), name="invoices")
+    app.add_typer(licenses.commands(connect), name="licenses")
+    app.add_typer(dead_letters.commands(connect), name="dead-letters")
+    app.command("topics")(topics)
     return app
 
 
 def main() -> None:
-    """Run the command line; exit status 2 says that it was called wrongly."""
+    """Run the command line; exit status 1 says that Quill refused, 2 that it was called wrongly."""
     build_app()()
-
-
-def _quill() -> None:
-    """Keeps ``quote`` a command of its own name even while it is the only one."""
 
 
 if __name__ == "__main__":
