@@ -64,10 +64,10 @@ class Access:
     tokens: ApiTokens
     clock: Clock
 
-    def anyone(self) -> None:
+    async def anyone(self) -> None:
         """Public: what it shows is on the price page."""
 
-    def license_caller(self, authorization: Authorization = None) -> LicenseCaller:
+    async def license_caller(self, authorization: Authorization = None) -> LicenseCaller:
         """A license's JWT, naming the one organization it speaks for (L18).
 
         Raises:
@@ -82,7 +82,7 @@ class Access:
         )
         return LicenseCaller(tenant=_tenant(signed), role=_text(signed.claims.get("organization_role")))
 
-    def operator(self, authorization: Authorization = None) -> Operator:
+    async def operator(self, authorization: Authorization = None) -> Operator:
         """An operator's static token.
 
         Raises:
@@ -91,15 +91,15 @@ class Access:
         """
         return Operator(actor=f"operator:{self.tokens.require(authorization, OPERATOR).name}")
 
-    def license_or_operator(self, authorization: Authorization = None) -> LicenseCaller | Operator:
+    async def license_or_operator(self, authorization: Authorization = None) -> LicenseCaller | Operator:
         """Either of the two; a JWT is told from a static token by its form.
 
         Raises:
             Unauthorized: neither is good.
         """
         if looks_signed(bearer(authorization)):
-            return self.license_caller(authorization)
-        return self.operator(authorization)
+            return await self.license_caller(authorization)
+        return await self.operator(authorization)
 
     @property
     def policies(self) -> tuple[Any, ...]:

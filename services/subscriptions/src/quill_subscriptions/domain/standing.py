@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from quill_pricing.money import Money
 from quill_pricing.period import BillingPeriod
 from quill_pricing.rating import Rating, amount_minor, rate
 
-from quill_subscriptions.domain.entitlements import Entitlements, Item
+from quill_subscriptions.domain.entitlements import QUOTA_MAX, Entitlements, Item
 from quill_subscriptions.domain.usage import MeterUsage
 
 CURRENCY = "usd"
+MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,14 @@ def _product(item: Item, usage: MeterUsage, period: BillingPeriod, *, now: datet
 
 
 def project(usage: int, period: BillingPeriod, *, now: datetime) -> int:
-    """Units at the end of the period if it goes on as until now: linear in elapsed time, in exact integers."""
-    elapsed = now - period.start
+    """Units at the end of the period if it goes on as until now: linear in elapsed time, in exact integers.
+
+    In the first moments of a period the factor is enormous; the answer stops at the most a counter can say.
+    """
+    elapsed = (now - period.start) // MICROSECOND
     if not elapsed:
         return usage
-    return usage * period.duration // elapsed
+    return min(usage * (period.duration // MICROSECOND) // elapsed, QUOTA_MAX)
 
 
 def _owed(item: Item, quantity: int) -> Money:
