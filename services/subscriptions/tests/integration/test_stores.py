@@ -174,6 +174,16 @@ async def test_a_new_period_is_published_at_its_boundary(store: Any, now: dateti
     assert (await store.run(lambda tx: tx.find("org-1"))).stream_version == 2, "time passing is no event"
 
 
+async def test_a_change_after_a_boundary_nobody_published_comes_second(store: Any, now: datetime) -> None:
+    """The limit that ended with the period ended at its boundary, not when somebody next touched the customer (L12)."""
+    await register(store, now)
+    later = datetime(2026, 4, 19, tzinfo=UTC)
+    record = await change(store, later, ChangeNeverDropData(never_drop_data=True))
+    rolled, changed = (await snapshots(store))[1:]
+    assert (rolled.effective_at, rolled.never_drop_data) == (datetime(2026, 4, 17, tzinfo=UTC), False)
+    assert (changed.effective_at, changed.never_drop_data, changed.revision) == (later, True, record.revision)
+
+
 async def test_the_end_of_a_trial_is_published(store: Any, now: datetime) -> None:
     await register(store, now)
     await change(store, now, SetTrial(now + DAY))

@@ -50,7 +50,7 @@ steps = st.lists(st.tuples(st.timedeltas(timedelta(0), timedelta(days=20)), comm
 
 
 @given(steps)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 async def test_replaying_the_events_gives_the_projection(
     history: Sequence[tuple[timedelta, CustomerCommand | tuple[dict[str, int | None], bool]]],
 ) -> None:

@@ -24,6 +24,8 @@ from quill_subscriptions.domain.entitlements import changes_by_itself_at, entitl
 from quill_subscriptions.domain.members import MemberRegister
 from quill_subscriptions.ports import CustomerChange, CustomerRecord, SubscriptionsTransaction
 
+SCHEDULE_ACTOR = "quill:schedule"
+
 
 class UnknownCustomer(LookupError):
     """Nobody registered this organization."""
@@ -100,7 +102,34 @@ async def change_customer(
     if not events and after == record.members:
         return record
     catalog = await catalog_in_force(tx)
+    if record.refresh_at <= now:
+        record = await catch_up(record, catalog=catalog, tx=tx, now=now)
     change = describe_change(customer, after, events, catalog=catalog, actor=actor, now=now)
+    return await tx.save(change, before=record)
+
+
+async def catch_up(
+    record: CustomerRecord, *, catalog: Catalog, tx: SubscriptionsTransaction, now: datetime
+) -> CustomerRecord:
+    """Publish what time or a new catalog has made of a customer. No event: nobody changed anything.
+
+    A snapshot that is due because of a boundary says it holds since the boundary, however late this runs, so that a
+    limit that ended with the period ended exactly then (L12, L21). A change made by a person comes after it.
+    """
+    boundary = now
+    if record.refresh_at <= now:
+        trial_end = record.customer.free_trial_until
+        period_start = period_at(record.customer, now).start
+        boundary = period_start if trial_end is None or trial_end > now else max(period_start, trial_end)
+    change = describe_change(
+        record.customer,
+        record.members,
+        (),
+        catalog=catalog,
+        actor=SCHEDULE_ACTOR,
+        now=now,
+        effective_at=boundary,
+    )
     return await tx.save(change, before=record)
 
 
