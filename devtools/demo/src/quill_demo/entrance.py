@@ -60,7 +60,7 @@ class Entrance:
             "POST",
             "/v1/licenses",
             json={**body, "source": source},
-            headers={"Idempotency-Key": f"quill-demo-{self._world.seed}-{source}"},
+            headers={"Idempotency-Key": f"quill-demo-seed-{self._world.seed:04d}-{source}"},
         )
         self._world.license_keys[source] = answer["license_key"]
 

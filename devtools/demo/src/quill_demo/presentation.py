@@ -24,6 +24,7 @@ class Outcome:
     usage: Comparison
     limits: Comparison
     invoices: Comparison
+    released: Comparison
     cache: Comparison
     latency: Latency
     kills: dict[str, int]
@@ -37,6 +38,7 @@ class Outcome:
         return {
             "usage of every organization and meter": self.usage,
             "who is limited on what": self.limits,
+            "who is still limited once the period is over": self.released,
             "invoices, to the cent, and against Stripe": self.invoices,
             "quota checks after Redis was emptied and rebuilt": self.cache,
         }

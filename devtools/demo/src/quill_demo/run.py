@@ -101,7 +101,10 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
             await month.live(region, until=world.end + timedelta(hours=SETTLE_HOURS + 6), progress=step)
         usage = await _until_equal(console, "Counting", len(world.organizations), lambda: checks.usage(world, client))
         limits = await _until_equal(console, "Limits", len(world.organizations), lambda: checks.limits(world, client))
-        clock.reach(world.end + INVOICE_AFTER)
+        clock.reach(world.period_end + INVOICE_AFTER)
+        released = await _until_equal(
+            console, "Next period", len(world.organizations), lambda: checks.released(world, client)
+        )
         invoices = await _until_equal(
             console, "Invoicing", len(world.subscribers), lambda: checks.invoices(world, client), nudge=clock
         )
@@ -111,6 +114,7 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
             usage=usage,
             limits=limits,
             invoices=invoices,
+            released=released,
             cache=cache,
             latency=latency,
             kills=dict(chaos.kills),

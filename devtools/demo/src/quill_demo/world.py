@@ -9,9 +9,12 @@ from quill_regions.organizations import REGIONS, Organization, draw_organization
 from quill_regions.truth import Expected, expectations, month_totals
 
 MONTH_START = datetime(2026, 10, 1, tzinfo=UTC)
+MONTH_END = datetime(2026, 11, 1, tzinfo=UTC)
+DAYS_MAX = 30
+"""The month's last day is for what comes late, so that its limits can be looked at before the next period begins."""
 SILENT_DAY = 12
 SETTLE_HOURS = 12
-"""Everything late has arrived this long after the month's end: inside the grace, so it still counts in the period."""
+"""Everything late has arrived this long after the last day that is played."""
 LATECOMERS = 3
 
 
@@ -34,7 +37,13 @@ class World:
 
     @property
     def end(self) -> datetime:
+        """The midnight after the last day that anybody uses anything."""
         return MONTH_START + timedelta(days=len(self.days))
+
+    @property
+    def period_end(self) -> datetime:
+        """The end of everybody's billing period, also when fewer days are played."""
+        return MONTH_END
 
     @property
     def instances(self) -> list[Organization]:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from quill_contracts.usage import Correction, UsageReport
 
@@ -12,6 +12,9 @@ from quill_regions.organizations import Organization
 
 REPORT_HOUR = time(3, 45)
 """PostHog's daily run starts at 03:45 UTC on the next day."""
+LAST_WORD = timedelta(hours=2)
+"""What corrects a report still comes this long after it, however near the deadline is."""
+FAR_AWAY = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +55,20 @@ def deliveries(
     """Everything that all sources send for these days, in the order in which it is handed over.
 
     However it misbehaves, each day's last complete report carries what really happened, so the truth is known without
-    looking at the order. Nothing is handed over after ``deadline``: what would be, comes at that instant.
+    looking at the order. Nothing is handed over after ``deadline``: what would be, comes just before it.
     """
     sent: list[Delivery] = []
     for organization in organizations:
         for on in days:
             day = live_through(organization, on, seed=seed)
             randomness = random.Random(f"faults:{seed}:{organization.organization_id}:{on.isoformat()}")
-            for delivery in _deliver(day, randomness, faults):
-                late = deadline is not None and delivery.at > deadline
-                sent.append(replace(delivery, at=deadline) if late and deadline else delivery)
+            sent.extend(_deliver(day, randomness, faults, deadline or FAR_AWAY))
     order = random.Random(f"order:{seed}")
     jitter = {id(delivery): order.random() if faults.reorder else 0.0 for delivery in sent}
     return sorted(sent, key=lambda delivery: (delivery.at, jitter[id(delivery)]))
 
 
-def _deliver(day: Day, randomness: random.Random, faults: Faults) -> Iterable[Delivery]:
+def _deliver(day: Day, randomness: random.Random, faults: Faults, deadline: datetime) -> Iterable[Delivery]:
     source = day.organization.source
     due = datetime.combine(day.date + timedelta(days=1), REPORT_HOUR, day.start.tzinfo)
     silent = faults.silent == (source, day.date)
@@ -75,11 +76,8 @@ def _deliver(day: Day, randomness: random.Random, faults: Faults) -> Iterable[De
         due += timedelta(days=1)
     elif randomness.random() < faults.late:
         due += timedelta(days=randomness.choice((2, 3)))
-    if (
-        not day.organization.self_hosted
-        and randomness.random() < faults.partial
-        and faults.silent != (source, day.date)
-    ):
+    due = min(due, deadline - LAST_WORD)
+    if not day.organization.self_hosted and not silent and randomness.random() < faults.partial:
         noon = day.start + timedelta(hours=12)
         yield _report(day.scaled(NOON_PERCENT), at=noon, as_of=noon, label="noon", complete=False)
     corrected = not day.organization.self_hosted and randomness.random() < faults.correction
@@ -88,13 +86,13 @@ def _deliver(day: Day, randomness: random.Random, faults: Faults) -> Iterable[De
     yield complete
     if randomness.random() < faults.repeat:
         again = due + timedelta(minutes=randomness.choice((0, 20, 600, 1_500)))
-        yield replace(complete, at=again)
+        yield replace(complete, at=min(again, deadline))
     if corrected:
-        later = due + timedelta(hours=randomness.choice((7, 31)))
+        later = min(due + timedelta(hours=randomness.choice((7, 31))), deadline)
         why = Correction(actor="ops@example.test", reason="events were counted twice by a broken importer")
         yield _report(day, at=later, as_of=later, label="correction", complete=True, correction=why)
     elif randomness.random() < faults.resent:
-        later = due + timedelta(hours=randomness.choice((6, 30)))
+        later = min(due + timedelta(hours=randomness.choice((6, 30))), deadline)
         yield _report(day, at=later, as_of=later, label="resent", complete=True)
 
 

@@ -96,6 +96,8 @@ class Expected:
 
     usage: dict[str, int]
     limited: frozenset[str]
+    never_allowed: frozenset[str]
+    """Meters of which nothing may be used: limited from the first unit of every period."""
     invoice_total: Decimal | None
     """None for organizations without a subscription: they get no invoice."""
 
@@ -109,17 +111,21 @@ def expectations(
     for organization in organizations:
         usage = totals[organization.organization_id]
         limited = set()
+        never_allowed = set()
         invoice = Decimal(0)
         for product in metered:
             used = usage.get(product.usage_key or "", 0)
             allowed = quota(product, organization)
             buffer = RECORDINGS_BUFFER if product.usage_key == "recordings" else 0
-            if used and allowed is not None and used >= allowed + buffer:
+            if allowed is not None and used >= allowed + buffer:
                 limited.add(product.usage_key or "")
+                if allowed + buffer == 0:
+                    never_allowed.add(product.usage_key or "")
             invoice += amount(product.price, used if allowed is None else min(used, allowed))
         expected[organization.organization_id] = Expected(
             usage=usage,
             limited=frozenset(limited),
+            never_allowed=frozenset(never_allowed),
             invoice_total=None if organization.plan == "free" else invoice,
         )
     return expected
