@@ -31,6 +31,7 @@ VARIABLES: Final[dict[Kind, str]] = {
     "redis": "REDIS_URL",
 }
 FAMILIAR_PORTS: Final[dict[str, int]] = {"postgres": 25432, "redis": 26379, "kafka": 29092, "kafka-controller": 29093}
+PORT_TAKEN: Final = ("Address already in use", "BindException")
 PROBES: Final[dict[Kind, Callable[[str], None]]] = {
     "kafka": probe_kafka,
     "postgres": probe_postgres,
@@ -212,9 +213,8 @@ def _start_embedded(
     allow_mock_kafka: bool,
 ) -> None:
     """Prepare side by side, spawn, then wait for each; whatever was spawned is stopped when the context ends."""
-    state = stores.state
-    servers: dict[Kind, EmbeddedServer] = {}
     kinds = [kind for kind, mode in stores.modes.items() if mode == "embedded"]
+    makers = _makers(stores.state, ports, throwaway=throwaway)
     if "kafka" in kinds:
         try:
             java, jars = find_java(says), ensure_jars(cache_folder(), says)
@@ -226,16 +226,17 @@ def _start_embedded(
             cleanup.callback(mock.close)
             stores.urls["kafka"] = mock.bootstrap_servers
             stores.kafka_is_mock = True
+            kinds.remove("kafka")
         else:
-            port, controller = ports.choose(FAMILIAR_PORTS["kafka"]), ports.choose(FAMILIAR_PORTS["kafka-controller"])
-            servers["kafka"] = EmbeddedKafka(
-                state, java=java, jars=jars, port=port, controller_port=controller, throwaway=throwaway
+            makers["kafka"] = lambda: EmbeddedKafka(
+                stores.state,
+                java=java,
+                jars=jars,
+                port=ports.choose(FAMILIAR_PORTS["kafka"]),
+                controller_port=ports.choose(FAMILIAR_PORTS["kafka-controller"]),
+                throwaway=throwaway,
             )
-    if "postgres" in kinds:
-        port = ports.choose(FAMILIAR_PORTS["postgres"])
-        servers["postgres"] = EmbeddedPostgres(state, port=port, throwaway=throwaway)
-    if "redis" in kinds:
-        servers["redis"] = EmbeddedValkey(state, port=ports.choose(FAMILIAR_PORTS["redis"]), throwaway=throwaway)
+    servers = {kind: makers[kind]() for kind in kinds}
     if not servers:
         return
     with says.step("Starting " + ", ".join(server.name for server in servers.values())):
@@ -243,11 +244,32 @@ def _start_embedded(
         with ThreadPoolExecutor(max_workers=len(servers)) as pool:
             list(pool.map(lambda server: server.prepare(), servers.values()))
         for server in servers.values():
-            stores.children[server.name] = server.start()
-        state.record_children({name: child.pid for name, child in stores.children.items()})
-        for kind, server in servers.items():
-            server.wait_ready(stores.children[server.name])
-            stores.urls[kind] = server.url
+            _spawn(stores, server)
+        for kind in reversed(kinds):  # the quick ones first: what is broken is known before the slow one answers
+            try:
+                servers[kind].wait_ready(stores.children[servers[kind].name])
+            except StackError as error:
+                if not any(sign in error.log_tail for sign in PORT_TAKEN):
+                    raise
+                # Somebody took the port after it was found free. A new choice avoids it; a second loss is reported.
+                servers[kind] = makers[kind]()
+                servers[kind].prepare()
+                servers[kind].wait_ready(_spawn(stores, servers[kind]))
+            stores.urls[kind] = servers[kind].url
+
+
+def _makers(state: StateFolder, ports: PortChooser, *, throwaway: bool) -> dict[Kind, Callable[[], EmbeddedServer]]:
+    """How to make each server that needs nothing downloaded; each call chooses ports anew."""
+    return {
+        "postgres": lambda: EmbeddedPostgres(state, port=ports.choose(FAMILIAR_PORTS["postgres"]), throwaway=throwaway),
+        "redis": lambda: EmbeddedValkey(state, port=ports.choose(FAMILIAR_PORTS["redis"]), throwaway=throwaway),
+    }
+
+
+def _spawn(stores: Stores, server: EmbeddedServer) -> Child:
+    child = stores.children[server.name] = server.start()
+    stores.state.record_children({name: present.pid for name, present in stores.children.items()})
+    return child
 
 
 def _stop_all(stores: Stores, servers: Mapping[Kind, EmbeddedServer]) -> None:

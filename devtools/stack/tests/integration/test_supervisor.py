@@ -20,14 +20,14 @@ from quill_stack import stores
 from quill_stack.errors import StackError
 from quill_stack.kafka import TopicSpec, create_topics
 from quill_stack.kafka_jars import NoKafkaJarsError
-from quill_stack.ports import free_port
+from quill_stack.ports import PortChooser, free_port
 from quill_stack.postgres import EmbeddedPostgres
 from quill_stack.state_folder import StateFolder
 from quill_stack.stores import FAMILIAR_PORTS, start_stores
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]  # long only where many share the machine
 
-START_SECONDS = 40
+START_SECONDS = 120
 STORE_VARIABLES = ("DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in STORE_VARIABLES}
 
@@ -145,6 +145,24 @@ def test_taken_ports_are_left_alone_and_free_ones_used(folder: Path):
         with running(folder) as (_, env):
             assert f":{FAMILIAR_PORTS['postgres']}/" not in env["database_url"]
             assert not env["kafka_bootstrap_servers"].endswith(f":{FAMILIAR_PORTS['kafka']}")
+
+
+def test_a_port_taken_between_choice_and_start_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as ours:
+        ours.bind(("127.0.0.1", 0))
+        ours.listen()
+        lost = ours.getsockname()[1]
+        choices = iter([lost, free_port(taken=[lost])])
+        sensible = PortChooser.choose
+        monkeypatch.setattr(
+            PortChooser,
+            "choose",
+            lambda self, familiar: next(choices) if familiar == FAMILIAR_PORTS["redis"] else sensible(self, familiar),
+        )
+        with start_stores(folder, throwaway=True, environ={"STACK_MODE": "embedded"}) as started:
+            assert f":{lost}/" not in started.redis_url
+            with redis.Redis.from_url(started.redis_url) as client:
+                assert client.ping()
 
 
 def test_a_store_that_cannot_start_is_reported_with_its_log_and_leaves_nothing_running(folder: Path, tmp_path: Path):
