@@ -111,6 +111,24 @@ def november() -> BillingPeriod:
     return BillingPeriod(OCTOBER.end, datetime(2026, 12, 1, tzinfo=UTC))
 
 
+class Make:
+    """The builders together, for tests that need several."""
+
+    item = staticmethod(item)
+    customer = staticmethod(customer)
+    usage = staticmethod(usage)
+    observed = staticmethod(observed)
+
+    @staticmethod
+    def terms(**changed: Any) -> CustomerTerms:
+        return from_wire_customer(customer(**changed))
+
+
+@pytest.fixture
+def make() -> Make:
+    return Make()
+
+
 @pytest.fixture
 def make_item() -> Callable[..., dict[str, Any]]:
     return item
@@ -124,13 +142,3 @@ def make_customer() -> Callable[..., CustomerSnapshot]:
 @pytest.fixture
 def make_terms() -> Callable[..., CustomerTerms]:
     return lambda **changed: from_wire_customer(customer(**changed))
-
-
-@pytest.fixture
-def make_usage() -> Callable[..., PeriodUsageSnapshot]:
-    return usage
-
-
-@pytest.fixture
-def observe() -> Callable[..., ObservedPeriod]:
-    return observed

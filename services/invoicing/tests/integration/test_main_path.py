@@ -13,17 +13,15 @@ AFTER_GRACE = datetime(2026, 11, 2, 0, 1, tzinfo=UTC)
 SEATS = {"model": "per_unit", "currency": "usd", "unit_amount": "20"}
 
 
-async def test_a_month_of_usage_becomes_a_paid_invoice_that_equals_stripes(
-    system, sandbox_time, eventually, make_customer, make_item, make_usage
-):
-    items = [make_item(), make_item(product_key="seats", usage_key=None, counter=None, price=SEATS, quantity=3)]
-    await system.publish(topics.CUSTOMERS.name, "org-1", make_customer(items=items).to_bytes())
-    await system.publish(topics.PERIOD_USAGE.name, "org-1", make_usage(1, 4_000_000, as_of=OCTOBER_20).to_bytes())
+async def test_a_month_of_usage_becomes_a_paid_invoice_that_equals_stripes(system, sandbox_time, eventually, make):
+    items = [make.item(), make.item(product_key="seats", usage_key=None, counter=None, price=SEATS, quantity=3)]
+    await system.publish(topics.CUSTOMERS.name, "org-1", make.customer(items=items).to_bytes())
+    await system.publish(topics.PERIOD_USAGE.name, "org-1", make.usage(1, 4_000_000, as_of=OCTOBER_20).to_bytes())
     sandbox_time.set(OCTOBER_20)
-    await system.publish(topics.PERIOD_USAGE.name, "org-1", make_usage(2, 9_000_000, as_of=OCTOBER_20).to_bytes())
+    await system.publish(topics.PERIOD_USAGE.name, "org-1", make.usage(2, 9_000_000, as_of=OCTOBER_20).to_bytes())
     await eventually(lambda: _has_lag_zero(system))
     sandbox_time.set(AFTER_END)
-    await system.publish(topics.PERIOD_USAGE.name, "org-1", make_usage(3, 12_000_000, as_of=AFTER_END).to_bytes())
+    await system.publish(topics.PERIOD_USAGE.name, "org-1", make.usage(3, 12_000_000, as_of=AFTER_END).to_bytes())
     await eventually(lambda: _has_lag_zero(system))
     assert (await system.get("/v1/invoices?organization_id=org-1"))["results"] == []  # the grace has not passed
     sandbox_time.set(AFTER_GRACE)
