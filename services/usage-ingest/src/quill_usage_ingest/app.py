@@ -11,6 +11,8 @@ from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.publication import SnapshotPublication
 
 NAME = "usage-ingest"
+REPORTS_GROUP = f"{NAME}.reports"
+"""A consumer group per topic: members of one group that read different topics would make each other rebalance."""
 
 
 def build(settings: UsageIngestSettings) -> Service:
@@ -23,7 +25,6 @@ def build(settings: UsageIngestSettings) -> Service:
     foundation.verify_keys_from(LICENSES.name, key_id_field="license_id", attributes=("type", "source"))
     slots = CounterSlots()
     publication = SnapshotPublication(database=foundation.database, publisher=foundation.publisher, slots=slots)
-    group = foundation.settings.quill_kafka_group_prefix + NAME
     return foundation.service(
         routers=[
             daily_report.router(
@@ -38,11 +39,15 @@ def build(settings: UsageIngestSettings) -> Service:
             ),
         ],
         consumers=[
-            foundation.consumer(consumers.catalog(NAME, slots=slots)),
-            foundation.consumer(consumers.customers(NAME, slots=slots, outbox=foundation.outbox)),
+            foundation.consumer(consumers.catalog(f"{NAME}.catalog", slots=slots)),
+            foundation.consumer(consumers.customers(f"{NAME}.customers", slots=slots, outbox=foundation.outbox)),
             foundation.consumer(
                 consumers.usage_reports(
-                    NAME, park_as=group, slots=slots, outbox=foundation.outbox, publication=publication
+                    REPORTS_GROUP,
+                    park_as=settings.quill_kafka_group_prefix + REPORTS_GROUP,
+                    slots=slots,
+                    outbox=foundation.outbox,
+                    publication=publication,
                 )
             ),
         ],

@@ -43,19 +43,14 @@ async def _load_book(
     arrived: Sequence[ArrivedReport], organizations: dict[str, Organization], tx: UsageTransaction
 ) -> UsageBook:
     reports = [item.report for item in arrived]
-    schedules = {organization_id: known.schedule for organization_id, known in organizations.items()}
-    period_keys = {
-        PeriodKey(report.organization_id, schedules[report.organization_id].period_containing(report.window.start))
-        for report in reports
-        if report.window.start.year in YEARS
-    }
-    return UsageBook(
-        schedules=schedules,
+    book = UsageBook(
+        schedules={organization_id: known.schedule for organization_id, known in organizations.items()},
         revisions={organization_id: known.usage_revision for organization_id, known in organizations.items()},
-        windows=await tx.windows_of_days({report.day_key for report in reports}),
-        periods=await tx.periods(period_keys),
         known_contents=await tx.known_contents({report.name for report in reports}),
     )
+    book.know_windows(await tx.windows_of_days({report.day_key for report in reports}))
+    book.periods |= await tx.periods({book.period_key(r) for r in reports if r.window.start.year in YEARS})
+    return book
 
 
 @dataclass(frozen=True, slots=True)

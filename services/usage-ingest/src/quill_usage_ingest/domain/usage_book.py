@@ -72,10 +72,15 @@ class UsageBook:
     changed_windows: set[WindowKey] = field(default_factory=set)
     changed_periods: set[PeriodKey] = field(default_factory=set)
     _starts_by_day: dict[DayKey, set[datetime]] = field(default_factory=dict)
+    _period_keys: dict[tuple[str, datetime], PeriodKey] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Index the windows by day, to see overlaps."""
-        for key, window in self.windows.items():
+        self.know_windows(self.windows)
+
+    def know_windows(self, windows: Mapping[WindowKey, WindowCells]) -> None:
+        """Take in stored windows, indexed by day so that overlaps are seen."""
+        self.windows |= windows
+        for key, window in windows.items():
             self._starts_by_day.setdefault(DayKey(key.organization_id, window.window.day, key.source), set()).add(
                 key.start
             )
@@ -85,10 +90,19 @@ class UsageBook:
         """The next revision of every organization that changed: one per batch, however many reports changed it."""
         return {key.organization_id: self.revisions[key.organization_id] + 1 for key in self.changed_periods}
 
+    def period_key(self, report: UsageReport) -> PeriodKey:
+        """The billing period that a report of a known organization counts towards: where its window starts (L2)."""
+        asked = (report.organization_id, report.window.start)
+        key = self._period_keys.get(asked)
+        if key is None:
+            schedule = self.schedules[report.organization_id]
+            key = PeriodKey(report.organization_id, schedule.period_containing(report.window.start))
+            self._period_keys[asked] = key
+        return key
+
     def enter(self, report: UsageReport, *, now: datetime) -> Verdict | Refusal:
         """Merge a report by rank and bring its period up to date."""
-        schedule = self.schedules.get(report.organization_id)
-        if schedule is None:
+        if report.organization_id not in self.schedules:
             return unknown_organization(report.organization_id)
         refusal = self._refuse(report, now=now)
         if refusal is not None:
@@ -97,7 +111,7 @@ class UsageBook:
         known = self.windows.get(key, WindowCells(report.window))
         claim = claimed_cells(report)
         changes = changes_by(claim, to=known.cells)
-        period_key = PeriodKey(report.organization_id, schedule.period_containing(report.window.start))
+        period_key = self.period_key(report)
         usage = self.periods.get(period_key) or PeriodUsage(period=period_key.period, as_of=report.as_of, revision=0)
         after = usage.entered(
             changes,
