@@ -120,7 +120,7 @@ def show_license(document: dict[str, Any]) -> None:
             ("issued at", instant(document["issued_at"])),
             ("revoked at", instant(document["revoked_at"])),
             ("reason", document["revocation_reason"]),
-            ("mail", None if mail is None else f"{mail['status']} after {mail['attempts']} attempts"),
+            ("mail", None if mail is None else f"{mail['status']}, attempts: {mail['attempts']}"),
             ("mail problem", None if mail is None else mail["error"]),
         ],
     )

@@ -258,7 +258,7 @@ STORY = {
 def test_a_license_shows_who_uses_it_and_who_changed_what():
     """L17, L20."""
     text = shown(Api({("GET", "/v1/licenses/lic_1"): STORY}), "licenses", "show", "lic_1")
-    for expected in ("revoked", "stolen", "operator:kim", "status: active", "org-1", "sent after 2 attempts"):
+    for expected in ("revoked", "stolen", "operator:kim", "status: active", "org-1", "sent, attempts: 2"):
         assert expected in text
 
 

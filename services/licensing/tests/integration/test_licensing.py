@@ -12,9 +12,17 @@ from quill_contracts import topics
 from quill_contracts.licenses import License
 from quill_contracts.subscriptions import CustomerSnapshot
 from quill_licensing.domain.license_key import LicenseKey
+from quill_licensing.domain.signup import Signup
+from quill_licensing.gateways.memory import MemoryMailer
+from quill_licensing.jobs import license_mail
+from quill_licensing.store.postgres import MAIL_OPERATION, PostgresLicenseStore
+from quill_licensing.usecases import issue_license
 from quill_runtime.auth import Keyring, Unauthorized, verify_signed
+from quill_runtime.clock import SystemClock
 from quill_runtime.database import Database
 from quill_runtime.keyring_table import keyring_table
+from quill_runtime.operations import IN_FLIGHT_SECONDS, OperationRunner
+from quill_runtime.outbox import Outbox
 from quill_runtime.publisher import KafkaPublisher, Outgoing
 from quill_runtime.sealing import Sealer
 from sqlalchemy import text
@@ -217,6 +225,57 @@ async def test_a_mail_server_that_is_down_delays_the_mail_and_not_the_signup(run
     assert len(mail_server.mails) == 1
     message_id = mail_server.mails[0]["Message-ID"]
     assert message_id == f"<license-mail.{answer.json()['license_id']}@quill.example>"
+
+
+async def test_a_crash_between_the_mail_and_its_record_sends_the_same_mail_again_and_then_rests(migrated_url):
+    """L15: identical to the byte, with the same Message-ID, so that readers see one mail."""
+    database = Database(migrated_url)
+    store = PostgresLicenseStore(database, outbox=Outbox())
+    sealer, mailer, now = Sealer({"k1": b"k" * 32}, "k1"), MemoryMailer(), datetime(2026, 10, 1, tzinfo=UTC)
+    key = LicenseKey.from_random(id_bytes=b"i" * 12, secret_bytes=b"s" * 32)
+    signup = Signup("ada@b.example", "Hedgehogs", "scale", None)
+    await issue_license(signup, key=key, actor="signup", claim=None, store=store, sealer=sealer, now=now)
+    perform, conclude = license_mail(store=store, sealer=sealer, mailer=mailer)
+
+    async def crash(*_):
+        raise ConnectionError("the process is gone")
+
+    def runner(conclusion):
+        performers = {MAIL_OPERATION: (perform, conclusion)}
+        return OperationRunner(name="mails", database=database, clock=SystemClock(), performers=performers)
+
+    with pytest.raises(ConnectionError):
+        await runner(crash).run_due(now)
+    later = now + timedelta(seconds=IN_FLIGHT_SECONDS)
+    assert not await runner(conclude).run_due(later - timedelta(seconds=1)), "left alone while it may be in flight"
+    assert await runner(conclude).run_due(later)
+    assert not await runner(conclude).run_due(later + timedelta(days=1))
+    first, second = mailer.sent
+    assert first == second
+    await database.close()
+
+
+async def test_operators_page_filter_and_look_back(run_licensing):
+    async with run_licensing() as licensing:
+
+        async def get(path, **query):
+            return await licensing.client.get(f"/v1/licenses{path}", params=query, headers=licensing.operator)
+
+        for number in range(5):
+            body = {**SIGNUP, "type": ["scale", "enterprise"][number % 2], "email": f"a{number}@b.example"}
+            await licensing.client.post("/v1/licenses", json=body, headers=licensing.operator)
+        first = (await get("", limit=3)).json()
+        rest = (await get("", limit=3, after_id=first["next_after_id"])).json()
+        assert (len(first["results"]), len(rest["results"]), rest["next_after_id"]) == (3, 2, None)
+        assert len((await get("", type="enterprise")).json()["results"]) == 2
+        assert len((await get("", email="a3@b.example", status="active")).json()["results"]) == 1
+        license_id = first["results"][0]["license_id"]
+        assert (await get(f"/{license_id}", as_of="2020-01-01T00:00:00Z")).status_code == 404
+        for query, attr in [({"limit": 0}, "limit"), ({"limit": 201}, "limit"), ({"type": "free"}, "type")]:
+            answer = await get("", **query)
+            assert (answer.status_code, answer.json()["attr"]) == (400, attr)
+        naive = await get(f"/{license_id}", as_of="2026-01-01T00:00:00")
+        assert (naive.status_code, naive.json()["attr"]) == (400, "as_of")
 
 
 @pytest.mark.parametrize(("refusal", "status"), [("550 no such mailbox", "failed"), ("450 busy", "waiting")])

@@ -85,7 +85,7 @@ class PostgresLicenseTransaction:
         return license_
 
     async def find(self, wanted: LicenseFilter, *, after_id: str, limit: int) -> Sequence[License]:
-        conditions: list[ColumnElement[bool]] = [licenses.c.license_id.collate("C") > after_id]
+        conditions: list[ColumnElement[bool]] = [licenses.c.license_id > after_id]
         if wanted.status is not None:
             conditions.append(licenses.c.status == wanted.status)
         if wanted.type is not None:
@@ -93,7 +93,7 @@ class PostgresLicenseTransaction:
         if wanted.email is not None:
             conditions.append(licenses.c.email == wanted.email)
         rows = await self._connection.execute(
-            select(licenses).where(*conditions).order_by(licenses.c.license_id.collate("C")).limit(min(limit, PAGE_MAX))
+            select(licenses).where(*conditions).order_by(licenses.c.license_id).limit(min(limit, PAGE_MAX))
         )
         return [_license(row) for row in rows]
 

@@ -9,7 +9,7 @@ _Instant = DateTime(timezone=True)
 licenses = Table(
     "licenses",
     metadata,
-    Column("license_id", String, primary_key=True),
+    Column("license_id", String(collation="C"), primary_key=True),  # pages follow byte order, in every installation
     Column("type", String, nullable=False),
     Column("status", String, nullable=False),
     Column("email", String, nullable=False),

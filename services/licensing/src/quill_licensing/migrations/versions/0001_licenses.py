@@ -14,7 +14,7 @@ INSTANT = sa.DateTime(timezone=True)
 def upgrade() -> None:
     op.create_table(
         "licenses",
-        sa.Column("license_id", sa.String, primary_key=True),
+        sa.Column("license_id", sa.String(collation="C"), primary_key=True),
         sa.Column("type", sa.String, nullable=False),
         sa.Column("status", sa.String, nullable=False),
         sa.Column("email", sa.String, nullable=False),
