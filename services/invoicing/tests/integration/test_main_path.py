@@ -13,6 +13,7 @@ AFTER_GRACE = datetime(2026, 11, 2, 0, 1, tzinfo=UTC)
 SEATS = {"model": "per_unit", "currency": "usd", "unit_amount": "20"}
 
 
+@pytest.mark.parametrize("kills", [False, True], ids=["in_peace", "killed_twice"])
 async def test_a_month_of_usage_becomes_a_paid_invoice_that_equals_stripes(system, sandbox_time, eventually, make):
     items = [make.item(), make.item(product_key="seats", usage_key=None, counter=None, price=SEATS, quantity=3)]
     await system.publish(topics.CUSTOMERS.name, "org-1", make.customer(items=items).to_bytes())
@@ -24,6 +25,13 @@ async def test_a_month_of_usage_becomes_a_paid_invoice_that_equals_stripes(syste
     await system.publish(topics.PERIOD_USAGE.name, "org-1", make.usage(3, 12_000_000, as_of=AFTER_END).to_bytes())
     await eventually(lambda: _has_lag_zero(system))
     assert (await system.get("/v1/invoices?organization_id=org-1"))["results"] == []  # the grace has not passed
+    if kills:
+        await system.kill()
+        sandbox_time.set(AFTER_GRACE)
+        await system.restart()
+        await eventually(lambda: _any_invoice(system))
+        await system.kill()  # somewhere in the collection
+        await system.restart()
     sandbox_time.set(AFTER_GRACE)
 
     invoice = await eventually(lambda: _settled_invoice(system))
@@ -38,12 +46,17 @@ async def test_a_month_of_usage_becomes_a_paid_invoice_that_equals_stripes(syste
     assert (invoice["status"], invoice["reconciliation"], invoice["differences"]) == ("paid", "equal", [])
     assert invoice["stripe_invoice_id"] is not None
     assert invoice["number"] == "2026-000001"
+    assert len((await system.get("/v1/invoices?organization_id=org-1"))["results"]) == 1
 
 
 async def _has_lag_zero(system):
     report = await system.get("/health/ready")
     lag = report["consumer_lag_records"]
     return bool(lag) and not any(lag.values())
+
+
+async def _any_invoice(system):
+    return (await system.get("/v1/invoices?organization_id=org-1"))["results"]
 
 
 async def _settled_invoice(system):

@@ -4,6 +4,8 @@ Then the same operations through the runner with answers lost at every step: one
 one payment, whatever crashed (L15).
 """
 
+import itertools
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -21,9 +23,11 @@ from quill_invoicing.domain.period_close import Grace
 from quill_invoicing.gateways.memory import MemoryRail
 from quill_invoicing.gateways.stripe import StripeRail
 from quill_invoicing.jobs import RailEffects
+from quill_invoicing.store.postgres import PostgresStore
 from quill_invoicing.usecases.close_period import close_due_periods, hold_drafts
 from quill_invoicing.usecases.keep_terms import keep_terms
 from quill_invoicing.usecases.record_usage import record_usage
+from quill_runtime.database import Database
 from quill_runtime.operations import OperationRunner
 from quill_stripesim.app import Settings
 from quill_stripesim.serving import simulated_stripe
@@ -243,11 +247,30 @@ async def work_through(database, performers, *, now, crash_before_recording=Fals
             at = max(at, waiting)  # the back-off is waited for in no time
 
 
-@pytest.mark.parametrize("mode", ["stripe-rates", "quill-rates"])
-@pytest.mark.parametrize("disaster", ["none", "crash_before_recording", "lost_answers"])
+@dataclass
+class Books:
+    """Our side: the database and the store on it."""
+
+    database: Database
+    store: PostgresStore
+
+
+@pytest.fixture
+def books(database, postgres_store):
+    return Books(database, postgres_store)
+
+
+MODES = ("stripe-rates", "quill-rates")
+DISASTERS = ("none", "crash_before_recording", "lost_answers")
+
+
+@pytest.mark.parametrize("trial", list(itertools.product(MODES, DISASTERS)), ids="-".join)
 async def test_whatever_crashes_there_is_one_of_each_and_the_invoice_is_paid_and_equal(
-    world, database, postgres_store, make, october, sandbox_time, mode, disaster
+    world, books, make, october, trial
 ):
+    mode, disaster = trial
+    database, postgres_store = books.database, books.store
+
     class Clock:
         def now(self):
             return OCTOBER_5
