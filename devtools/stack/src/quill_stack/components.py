@@ -123,6 +123,7 @@ def plan(
     common = {
         "KAFKA_BOOTSTRAP_SERVERS": stores.kafka_bootstrap_servers,
         "HTTP_HOST": HOST,
+        "QUILL_INSTANCE_ID": "1",
         "QUILL_SEALING_KEYS": kept.sealing_keys,
         "QUILL_API_TOKENS": kept.api_tokens,
     }

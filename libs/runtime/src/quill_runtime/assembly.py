@@ -66,6 +66,7 @@ class Foundation:
             outbox=self.outbox,
             clock=self.clock,
             group_prefix=self.settings.quill_kafka_group_prefix,
+            instance_id=self.settings.quill_instance_id,
         )
 
     def verify_keys_from(self, topic: str, *, key_id_field: str, attributes: Sequence[str]) -> None:

@@ -33,6 +33,8 @@ BACK_OFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 COMMIT_TIMEOUT_SECONDS = 5.0
 ASSIGN_TIMEOUT_SECONDS = 20.0
 SESSION_TIMEOUT_MS = 10_000
+HEARTBEAT_MS = 1_000
+"""How soon a member hears of a rebalance; also how long one takes at the start."""
 STOP_TIMEOUT_SECONDS = 20.0
 
 log = structlog.get_logger(__name__)
@@ -50,10 +52,13 @@ class Consumer(Generic[M]):
         outbox: Outbox,
         clock: Clock,
         group_prefix: str = "",
+        instance_id: str | None = None,
     ) -> None:
         self.name = f"consumer:{consumption.topic}"
         self.consumption = consumption
         self.group = group_prefix + consumption.group
+        self.kafka_group = f"{self.group}.{consumption.topic}"
+        """One Kafka group per topic: members of one group that read different topics would rebalance each other."""
         self._database = database
         self._outbox = outbox
         self._clock = clock
@@ -66,14 +71,15 @@ class Consumer(Generic[M]):
         self._subscriber = self.broker.subscriber(
             consumption.topic,
             batch=True,
-            group_id=self.group,
+            group_id=self.kafka_group,
+            group_instance_id=instance_id,
             ack_policy=AckPolicy.MANUAL,
             auto_offset_reset="earliest",
             max_records=consumption.max_records,
             batch_timeout_ms=200,
             fetch_max_wait_ms=consumption.max_wait_ms,
             session_timeout_ms=SESSION_TIMEOUT_MS,
-            heartbeat_interval_ms=3_000,
+            heartbeat_interval_ms=HEARTBEAT_MS,
             max_poll_interval_ms=300_000,
             parser=self._parse,
             decoder=_no_decoding,

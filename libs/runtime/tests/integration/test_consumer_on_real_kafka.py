@@ -142,7 +142,7 @@ async def test_a_lost_kafka_commit_changes_nothing_since_positions_are_kept_with
     async with running(consumer_of(effects, topic, kafka.bootstrap_servers)) as consumer:
         await effects.reach(30)
         await consumer._flush_settled()
-        group = consumer.group
+        group = consumer.kafka_group
     rival = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=group, enable_auto_commit=False)
     await rival.start()
     rival.assign([TopicPartition(topic, 0)])
