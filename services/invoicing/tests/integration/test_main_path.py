@@ -14,7 +14,9 @@ SEATS = {"model": "per_unit", "currency": "usd", "unit_amount": "20"}
 
 
 @pytest.mark.parametrize("kills", [False, True], ids=["in_peace", "killed_twice"])
-async def test_a_month_of_usage_becomes_a_paid_invoice_that_equals_stripes(system, sandbox_time, eventually, make):
+async def test_a_month_of_usage_becomes_a_paid_invoice_that_equals_stripes(
+    system, sandbox_time, eventually, make, kills
+):
     items = [make.item(), make.item(product_key="seats", usage_key=None, counter=None, price=SEATS, quantity=3)]
     await system.publish(topics.CUSTOMERS.name, "org-1", make.customer(items=items).to_bytes())
     await system.publish(topics.PERIOD_USAGE.name, "org-1", make.usage(1, 4_000_000, as_of=OCTOBER_20).to_bytes())
