@@ -54,11 +54,14 @@ class RailAccount:
 
 @dataclass(frozen=True, slots=True)
 class SentReport:
-    """The last report planned of a meter in a period."""
+    """The last report planned of a product in a period; ``looked_at`` is when it was last asked whether one is due.
+
+    Before the first report the quantity is 0 and the stamp lies before the period.
+    """
 
     quantity: int
     stamped_at: datetime
-    planned_at: datetime
+    looked_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +185,9 @@ class RailStore(Protocol):
 
     async def save_rail_account(self, account: RailAccount) -> None: ...
 
-    async def sent_report(
-        self, organization_id: str, product_key: str, period_start: datetime
-    ) -> SentReport | None: ...
+    async def sent_reports(self, organization_id: str, period_start: datetime) -> dict[str, SentReport]:
+        """By product, those that were looked at."""
+        ...
 
     async def save_sent_report(
         self, organization_id: str, product_key: str, period_start: datetime, report: SentReport

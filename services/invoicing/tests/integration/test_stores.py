@@ -189,7 +189,7 @@ async def test_running_quantities_are_reported_daily_when_they_changed(store, ma
 
     async def sent():
         async with store.begin() as tx:
-            return await tx.sent_report("org-1", "product_analytics", october.start)
+            return (await tx.sent_reports("org-1", october.start))["product_analytics"]
 
     noon = datetime(2026, 10, 5, 12, tzinfo=UTC)
     await record(store, make.observed(1, 100), now=noon)
@@ -199,7 +199,7 @@ async def test_running_quantities_are_reported_daily_when_they_changed(store, ma
     await record(store, make.observed(3, 300), now=noon + timedelta(hours=24))
     assert (await sent()).quantity == 300
     await record(store, make.observed(4, 300), now=noon + timedelta(hours=60))
-    assert (await sent()).planned_at == noon + timedelta(hours=24)  # unchanged: not repeated
+    assert (await sent()).stamped_at == noon + timedelta(hours=24)  # unchanged: not repeated
 
 
 async def test_drafts_of_ended_periods_are_held_once(store, make, october):

@@ -211,8 +211,9 @@ class MemoryTransaction:
     async def save_rail_account(self, account: RailAccount) -> None:
         self.state.accounts[account.organization_id] = account
 
-    async def sent_report(self, organization_id: str, product_key: str, period_start: datetime) -> SentReport | None:
-        return self.state.reports.get((organization_id, period_start, product_key))
+    async def sent_reports(self, organization_id: str, period_start: datetime) -> dict[str, SentReport]:
+        wanted = (organization_id, period_start)
+        return {key[2]: report for key, report in self.state.reports.items() if key[:2] == wanted}
 
     async def save_sent_report(
         self, organization_id: str, product_key: str, period_start: datetime, report: SentReport

@@ -54,17 +54,13 @@ class RailRows:
             .on_conflict_do_update(index_elements=["organization_id"], set_=values)
         )
 
-    async def sent_report(self, organization_id: str, product_key: str, period_start: datetime) -> SentReport | None:
-        row = (
-            await self._connection.execute(
-                select(meter_reports).where(
-                    meter_reports.c.organization_id == organization_id,
-                    meter_reports.c.product_key == product_key,
-                    meter_reports.c.period_start == period_start,
-                )
+    async def sent_reports(self, organization_id: str, period_start: datetime) -> dict[str, SentReport]:
+        rows = await self._connection.execute(
+            select(meter_reports).where(
+                meter_reports.c.organization_id == organization_id, meter_reports.c.period_start == period_start
             )
-        ).one_or_none()
-        return None if row is None else SentReport(row.quantity, row.stamped_at, row.planned_at)
+        )
+        return {row.product_key: SentReport(row.quantity, row.stamped_at, row.looked_at) for row in rows}
 
     async def save_sent_report(
         self, organization_id: str, product_key: str, period_start: datetime, report: SentReport
@@ -72,7 +68,7 @@ class RailRows:
         values = {
             "quantity": report.quantity,
             "stamped_at": report.stamped_at,
-            "planned_at": report.planned_at,
+            "looked_at": report.looked_at,
         }
         await self._connection.execute(
             insert(meter_reports)

@@ -185,7 +185,7 @@ meter_reports = Table(
     Column("period_start", _Instant, primary_key=True),
     Column("quantity", BigInteger, nullable=False),
     Column("stamped_at", _Instant, nullable=False),
-    Column("planned_at", _Instant, nullable=False),
+    Column("looked_at", _Instant, nullable=False),
     comment="The last report planned per customer and product: timestamps must rise strictly.",
 )
 

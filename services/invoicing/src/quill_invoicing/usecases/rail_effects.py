@@ -11,12 +11,12 @@ from typing import Any
 from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
 
 from quill_invoicing.domain.collection import Attempt, MeterReport, RailCustomer, RailItem, SubscriptionOrder
-from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PaymentRail, RailAccount, SentReport
+from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PaymentRail, RailAccount
 from quill_invoicing.usecases.record_usage import report_running_usage
 
 HOLD_TRIES = 6
 """With the operations' back-off that is more than an hour: a draft that is not there by then will not be made."""
-NEVER = timedelta()
+AT_ONCE = timedelta()
 
 
 class NotReadyYet(Exception):
@@ -98,18 +98,9 @@ async def conclude_subscription(
     period = await tx.open_period(organization_id)
     if period is None:
         return
-    history = await tx.terms_history(organization_id)
-    terms = history.at(now)
-    for item in terms.metered_items() if terms is not None else ():
-        sent = await tx.sent_report(organization_id, item.product_key, period.start)
-        if sent is not None:
-            await tx.save_sent_report(
-                organization_id,
-                item.product_key,
-                period.start,
-                SentReport(quantity=0, stamped_at=sent.stamped_at, planned_at=sent.planned_at),
-            )
-    await report_running_usage(organization_id, period, tx=tx, now=now, report_every=NEVER)
+    for product_key, sent in (await tx.sent_reports(organization_id, period.start)).items():
+        await tx.save_sent_report(organization_id, product_key, period.start, replace(sent, quantity=0))
+    await report_running_usage(organization_id, period, tx=tx, now=now, report_every=AT_ONCE)
 
 
 async def end_subscription(

@@ -1,12 +1,13 @@
 """A usage snapshot arrives: keep it, note what came too late, tell the rail the running quantity."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from quill_pricing.period import BillingPeriod
 
 from quill_invoicing.domain.closing import ClosedPeriod, LateUsage
-from quill_invoicing.domain.collection import report_instant
+from quill_invoicing.domain.collection import REPORT_STEP, report_instant
 from quill_invoicing.domain.invoice_lines import billed_quantity_of
 from quill_invoicing.domain.terms import TermsHistory
 from quill_invoicing.domain.usage_history import ObservedPeriod, UsageHistory
@@ -50,22 +51,23 @@ async def report_running_usage(
     account = await tx.rail_account(organization_id)
     if account is None or account.subscription is None:
         return
-    due = []
+    known = await tx.sent_reports(organization_id, period.start)
+    if known and all(sent.looked_at + report_every > now for sent in known.values()):
+        return
     history = await tx.terms_history(organization_id)
     terms = history.at(now)
-    for item in terms.metered_items() if terms is not None and terms.collection_mode == "stripe-rates" else ():
-        sent = await tx.sent_report(organization_id, item.product_key, period.start)
-        if sent is None or sent.planned_at + report_every <= now:
-            due.append((item, sent))
-    if not due:
+    if terms is None or terms.collection_mode != "stripe-rates":
         return
     usage = await tx.usage_history(organization_id, period.start)
-    for item, sent in due:
+    for item in terms.metered_items():
         if item.usage_key is None:
             continue
+        sent = known.get(item.product_key, SentReport(0, period.start - REPORT_STEP, now))
         quantity = billed_quantity_of(item.product_key, item.usage_key, history=history, usage=usage, period=period)
-        stamp = report_instant(now=now, last=sent.stamped_at if sent else None, period=period)
-        if stamp is None or quantity == (sent.quantity if sent else 0):
+        stamp = report_instant(now=now, last=sent.stamped_at, period=period)
+        if stamp is None or quantity == sent.quantity:
+            unchanged = replace(sent, looked_at=now)
+            await tx.save_sent_report(organization_id, item.product_key, period.start, unchanged)
             continue
         await tx.plan(
             PlannedEffect(
@@ -77,10 +79,7 @@ async def report_running_usage(
             now=now,
         )
         await tx.save_sent_report(
-            organization_id,
-            item.product_key,
-            period.start,
-            SentReport(quantity=quantity, stamped_at=stamp, planned_at=now),
+            organization_id, item.product_key, period.start, SentReport(quantity, stamp, looked_at=now)
         )
 
 

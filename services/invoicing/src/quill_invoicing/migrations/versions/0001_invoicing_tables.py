@@ -151,7 +151,7 @@ def upgrade() -> None:
         sa.Column("period_start", INSTANT, primary_key=True),
         sa.Column("quantity", sa.BigInteger, nullable=False),
         sa.Column("stamped_at", INSTANT, nullable=False),
-        sa.Column("planned_at", INSTANT, nullable=False),
+        sa.Column("looked_at", INSTANT, nullable=False),
         comment="The last report planned per customer and product: timestamps must rise strictly.",
     )
     op.create_table(
