@@ -36,7 +36,7 @@ check: ## formatting, lint, types and import rules
 	@$(RUN) lint-imports
 
 bench: ## measure; each benchmark prints its ratio to a ceiling measured in the same run
-	@set -e; for script in benchmarks/*.py; do $(RUN) python $$script; done
+	@set -e; for script in benchmarks/*.py; do $(RUN) python -m benchmarks.$$(basename $$script .py); done
 
 clean: down ## remove the stack's data and every cache; downloads and .venv stay
 	@rm -rf .local/stack .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

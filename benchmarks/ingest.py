@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final, Self
 
-from quill_contracts.topics import USAGE_REPORTS
+import msgspec
+from aiokafka import ConsumerRecord
+from quill_contracts.topics import PERIOD_USAGE, USAGE_REPORTS
 from quill_contracts.usage import UsageReport
 from quill_runtime.publisher import Outgoing
 from quill_stack.progress import Progress
@@ -40,9 +42,8 @@ from benchmarks.support.population import (
 )
 from benchmarks.support.service import RunningService, running_service
 from benchmarks.support.stores import benchmark_stores
-from benchmarks.support.topic_log import Offsets, opened_admin, opened_log
+from benchmarks.support.topic_log import Offsets, opened_log
 
-GROUP: Final = "usage-ingest"
 BATCH_REPORTS: Final = 500
 """What the service takes at most at a time; the bare writes commit as often."""
 FRESH_OF_TEN: Final = 1
@@ -86,6 +87,16 @@ class Drain:
     postgres_cpu: float
 
 
+class _Snapshot(msgspec.Struct):
+    """What tells one published snapshot from an older one."""
+
+    organization_id: str
+    revision: int
+
+
+_decode_snapshot: Final = msgspec.json.Decoder(_Snapshot).decode
+
+
 class IngestBenchmark:
     """One run on started stores and a started service."""
 
@@ -99,6 +110,7 @@ class IngestBenchmark:
             first_day=datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(DAYS_BACK),
         )
         self.report_bytes = 0
+        self._revisions: dict[str, int] = {}
 
     async def run(self) -> list[Figures]:
         """All rounds but the warming one.
@@ -111,7 +123,9 @@ class IngestBenchmark:
             self._log = await cleanup.enter_async_context(
                 opened_log(USAGE_REPORTS.name, USAGE_REPORTS.partitions, kafka)
             )
-            self._admin = await cleanup.enter_async_context(opened_admin(kafka))
+            self._snapshots = await cleanup.enter_async_context(
+                opened_log(PERIOD_USAGE.name, PERIOD_USAGE.partitions, kafka)
+            )
             self._database = await connected(self._service.database_url)
             cleanup.push_async_callback(self._database.close)
             bare = await connected(self._stores.create_database("bare_writes"))
@@ -158,42 +172,56 @@ class IngestBenchmark:
         Returns:
             What the service took, and the seconds of the bare read.
         """
-        start = await self._log.ends()
+        start, published = await self._log.ends(), await self._snapshots.ends()
         read = 0.0
         with self._service.held():
             await self._log.publish(messages)
             end = await self._log.ends()
             if read_first:
                 read = await self._bare_read(start, end)
-            service, postgres, began = self._service.cpu_seconds, self._postgres_cpu(), time.perf_counter()
-        await self._settled(end)
-        drain = Drain(time.perf_counter() - began, self._service.cpu_seconds - service, self._postgres_cpu() - postgres)
+            service, postgres, began = self._service.cpu_seconds, self._postgres_cpu(), time.time()
+        wanted = sum(end.values())
+
+        async def is_applied() -> bool:
+            return await self._applied() >= wanted
+
+        await _until(is_applied)
+        ended = await self._last_published(published)
+        drain = Drain(ended - began, self._service.cpu_seconds - service, self._postgres_cpu() - postgres)
         if read_first is False:
             read = await self._bare_read(start, end)
         return drain, read
 
     async def _bare_read(self, start: Offsets, end: Offsets) -> float:
         began = time.perf_counter()
-        await self._log.read(start, end, from_wire_usage_report)
+        await self._log.read(start, end, lambda record: from_wire_usage_report(record.value))
         return time.perf_counter() - began
 
-    async def _settled(self, end: Offsets) -> None:
-        """Return when all is committed and published.
+    async def _last_published(self, start: Offsets) -> float:
+        """The instant (seconds since 1970) at which the last current snapshot was sent.
 
-        The service tells Kafka its position after it has published what it committed, so that is what is waited for;
-        Postgres is asked first, which is cheaper.
+        Every organization's newest snapshot must carry the revision that Postgres holds; its sending time stands in
+        the record, so that looking for it afterwards costs the measurement nothing.
         """
-        wanted = sum(end.values())
+        rows = await self._database.fetch("select organization_id, usage_revision from organizations")
+        missing = {row["organization_id"]: row["usage_revision"] for row in rows}
+        missing = {key: revision for key, revision in missing.items() if revision > self._revisions.get(key, 0)}
+        self._revisions |= missing
+        newest = 0
 
-        async def is_applied() -> bool:
-            return await self._applied() >= wanted
+        def take(record: ConsumerRecord) -> None:
+            nonlocal newest
+            snapshot = _decode_snapshot(record.value)
+            if missing.get(snapshot.organization_id) == snapshot.revision:
+                del missing[snapshot.organization_id]
+                newest = max(newest, record.timestamp)
 
-        async def is_told() -> bool:
-            told = await self._admin.list_consumer_group_offsets(GROUP)
-            return all(p in told and told[p].offset >= offset for p, offset in end.items() if offset)
-
-        await _until(is_applied)
-        await _until(is_told)
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while missing:
+                end = await self._snapshots.ends()
+                await self._snapshots.read(start, end, take)
+                start = end
+        return newest / 1_000
 
     async def _applied(self) -> int:
         applied: int = await self._database.fetchval(

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from unittest import mock
 
 from quill_stack import postgres
+from quill_stack import stores as stack_stores
+from quill_stack.ports import PortChooser
 from quill_stack.progress import Progress
 from quill_stack.state_folder import project_root
 from quill_stack.stores import VARIABLES, Stores, describe, start_stores
@@ -31,6 +33,8 @@ def benchmark_stores(name: str, says: Progress) -> Iterator[Stores]:
     try:
         with (
             mock.patch.dict(postgres.KEPT, DURABLE),
+            # Beside somebody's running stack: the familiar ports are his.
+            mock.patch.object(stack_stores, "PortChooser", return_value=PortChooser(prefer_familiar=False)),
             start_stores(folder, throwaway=False, progress=says, environ=ours) as stores,
         ):
             for line in describe(stores):

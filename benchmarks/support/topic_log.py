@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from quill_runtime.publisher import KafkaPublisher, Outgoing
 
 REQUEST_MS: Final = 10_000
@@ -39,8 +38,8 @@ class TopicLog:
         ends: Offsets = await self._consumer.end_offsets(self._consumer.assignment())
         return ends
 
-    async def read(self, start: Offsets, end: Offsets, take: Callable[[bytes], object]) -> int:
-        """Give every value between two sets of offsets to ``take``; returns how many.
+    async def read(self, start: Offsets, end: Offsets, take: Callable[[ConsumerRecord], object]) -> int:
+        """Give every record between two sets of offsets to ``take``; returns how many.
 
         Raises:
             TimeoutError: they did not come within a minute.
@@ -54,7 +53,7 @@ class TopicLog:
                 batches = await self._consumer.getmany(timeout_ms=200, max_records=RECORDS_PER_READ)
                 for records in batches.values():
                     for record in records:
-                        take(record.value)
+                        take(record)
                     count += len(records)
         return count
 
@@ -80,14 +79,3 @@ async def opened_log(topic: str, partitions: int, bootstrap_servers: str) -> Asy
             await publisher.stop()
     finally:
         await consumer.stop()
-
-
-@asynccontextmanager
-async def opened_admin(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Asks the broker about groups."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=REQUEST_MS)
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
