@@ -38,8 +38,8 @@ class ServiceSettings(BaseSettings):
     quill_kafka_group_prefix: str = ""
     """Set apart consumer groups of two installations on one Kafka."""
     quill_instance_id: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
-    """Name of this replica, different from its siblings' and the same after a restart. With it a replica that comes back
-    takes its partitions up at once (static membership); without it Kafka first waits for the dead member's session."""
+    """Name of this replica, different from its siblings' and the same after a restart. With it a replica that comes
+    back takes its partitions up at once (static membership); without it Kafka waits for the dead member's session."""
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     otlp_endpoint: str | None = None
     database_pool_size: Annotated[int, Field(ge=2, le=100)] = 8
