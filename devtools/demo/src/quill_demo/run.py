@@ -93,7 +93,8 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
             step(month.sent_over_kafka + month.sent_over_http)
             probe_day = world.start + timedelta(days=min(PROBE_DAY, options.days - 1))
             await month.live(region, until=probe_day, progress=step)
-            await _settled(client, console)
+            if not options.chaos:
+                await _settled(client, console)
             latency = await measure(
                 probes, region=region, redis_url=system.stores.redis_url, sandbox=clock, done=lambda: None
             )
