@@ -16,6 +16,7 @@ import httpx
 from quill_stack.components import Secrets
 from quill_stack.errors import StackError
 from quill_stack.progress import Progress
+from quill_stack.sample import plant
 from quill_stack.state_folder import StateFolder, default_state_folder
 from quill_stack.stores import describe, fetch, start_stores
 from quill_stack.system import System, running_system
@@ -66,7 +67,24 @@ def announce(system: System) -> None:
     for name, part in sorted(env["parts"].items()):
         print(f"  {name:<14} {part['url']:<26} log: {part['log']}")
     print(f"Operator token: {env['operator_token']}")
+    show_examples(system)
     print(f"More in {system.stores.state.path / 'env.json'}. Ctrl-C stops everything; the data is kept.", flush=True)
+
+
+def show_examples(system: System) -> None:
+    """A working command of each kind, with real ids; a system on somebody else's stores gets no sample data."""
+    if "env" in system.stores.modes.values():
+        print("No sample data is written to stores of yours; `quill --help` lists the commands.")
+        return
+    try:
+        examples = plant(system).commands()
+    except StackError as error:
+        Progress().say(f"no sample data: {error}")
+        return
+    print("Try (in another terminal, after `. .venv/bin/activate`):")
+    width = max(len(command) for command, _purpose in examples)
+    for command, purpose in examples:
+        print(f"  {command:<{width}}  # {purpose}")
 
 
 def run_stores(state_dir: Path) -> int:

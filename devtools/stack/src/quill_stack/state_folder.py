@@ -156,6 +156,11 @@ class StateFolder:
         """Take back what was published, because nothing runs any more."""
         self._env.unlink(missing_ok=True)
 
+    def known_secret(self, name: str) -> str | None:
+        """The secret ``name`` of this folder, if it was made already."""
+        path = self.path / f"{name}.secret"
+        return path.read_text(encoding="utf-8") if path.exists() else None
+
     def kept_secret(self, name: str, fresh: str) -> str:
         """The secret ``name`` of this folder: ``fresh`` the first time, the same ever after."""
         path = self.path / f"{name}.secret"
