@@ -65,7 +65,7 @@ def ratio_of(
 def machine() -> str:
     """What this ran on, in one line."""
     return (
-        f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, {platform.system()} "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {platform.system()} "
         f"{platform.machine()}, Python {platform.python_version()}"
     )
 
