@@ -14,7 +14,7 @@ PREFIXES: Final[dict[str, tuple[str, ...]]] = {
     "licensing": ("/v1/licenses", "/activation"),
 }
 
-PER_SERVICE: Final[tuple[str, ...]] = ("/health", "/metrics", "/v1/dead-letters", "/openapi.json")
+PER_SERVICE: Final[tuple[str, ...]] = ("/health", "/metrics", "/v1/dead-letters", "/v1/operations", "/openapi.json")
 """Paths that every service has, which only its own name can tell apart."""
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter
 
-from quill_runtime import dead_letters_api, health, http
+from quill_runtime import dead_letters_api, health, http, operations_api
 from quill_runtime.auth import ApiTokens, Keyring
 from quill_runtime.clock import Clock, clock_from
 from quill_runtime.consumer import Consumer
@@ -100,6 +100,7 @@ class Foundation:
             title=self.name,
             routers=[
                 *routers,
+                operations_api.router(database=self.database, tokens=self.tokens, clock=self.clock),
                 dead_letters_api.router(
                     database=self.database, outbox=self.outbox, tokens=self.tokens, clock=self.clock
                 ),

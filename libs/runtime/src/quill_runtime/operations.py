@@ -6,12 +6,12 @@ before the call; after a crash it is due again and the same key goes out, which 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, Row, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_runtime.clock import Clock
@@ -25,12 +25,21 @@ IN_FLIGHT_SECONDS = 60
 BACK_OFF_SECONDS = (1, 5, 30, 300, 3_600, 86_400)
 ATTEMPTS_MAX = 12
 IDLE_SECONDS = 0.3
+PAGE_MAX = 500
 
 log = structlog.get_logger(__name__)
 
 
 class PermanentFailure(Exception):
     """The other side has refused for good; trying again cannot help. A person must look."""
+
+
+class NoSuchOperation(LookupError):
+    """No operation has this id."""
+
+
+class NotFailed(Exception):
+    """Only an operation that was given up can be tried again by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +95,45 @@ async def find(transaction: Transaction, operation_id: str) -> Operation | None:
     row = (
         await transaction.connection.execute(select(operations).where(operations.c.operation_id == operation_id))
     ).one_or_none()
-    if row is None:
-        return None
+    return None if row is None else _from_row(row)
+
+
+async def standing(
+    transaction: Transaction, *, status: Status, subject: str | None = None, limit: int = 100
+) -> list[Operation]:
+    """Operations with a status, oldest first, at most 500."""
+    conditions: list[ColumnElement[bool]] = [operations.c.status == status]
+    if subject is not None:
+        conditions.append(operations.c.subject == subject)
+    rows = await transaction.connection.execute(
+        select(operations).where(*conditions).order_by(operations.c.planned_at).limit(min(limit, PAGE_MAX))
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def retry(transaction: Transaction, operation_id: str, *, now: datetime) -> Operation:
+    """One more try of an operation that was given up. Its attempts go on counting, so its key follows the same rule.
+
+    Raises:
+        NoSuchOperation: with the id.
+        NotFailed: it is done, or still being tried.
+    """
+    operation = await find(transaction, operation_id)
+    if operation is None:
+        raise NoSuchOperation(f"no operation has the id {operation_id}")
+    changed = await transaction.connection.execute(
+        update(operations)
+        .where(operations.c.operation_id == operation_id, operations.c.status == "failed")
+        .values(status="planned", due_at=now, finished_at=None)
+    )
+    if changed.rowcount != 1:
+        raise NotFailed(
+            f"operation {operation_id} is {operation.status}; only one that was given up can be tried again"
+        )
+    return replace(operation, status="planned")
+
+
+def _from_row(row: Row[Any]) -> Operation:
     return Operation(
         row.operation_id, row.kind, row.subject, row.request, row.status, row.attempts, row.result, row.error
     )

@@ -168,6 +168,23 @@ async def test_a_fault_is_tried_again_later_and_a_refusal_is_not(database):
     assert (operation.status, operation.error) == ("failed", "card refused")
 
 
+async def test_an_operation_that_was_given_up_can_be_tried_once_more_by_hand(database):
+    provider = Provider()
+    provider.failures = [PermanentFailure("card refused")]
+    await planned(database)
+    await runner(database, provider).run_due(NOON)
+    async with database.begin() as transaction:
+        assert [o.operation_id for o in await operations.standing(transaction, status="failed")] == ["op-1"]
+        await operations.retry(transaction, "op-1", now=NOON)
+    assert await runner(database, provider).run_due(NOON)
+    assert (await found(database)).status == "done"
+    async with database.begin() as transaction:
+        with pytest.raises(operations.NotFailed, match="done"):
+            await operations.retry(transaction, "op-1", now=NOON)
+        with pytest.raises(operations.NoSuchOperation):
+            await operations.retry(transaction, "op-2", now=NOON)
+
+
 async def test_the_migrated_schema_is_the_one_the_code_declares(database):
     await migrate(database.url, (runtime_history(),))  # a second run changes nothing
 
