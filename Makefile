@@ -33,6 +33,7 @@ check: ## formatting, lint, types and import rules
 	@$(RUN) ruff format --check
 	@$(RUN) ruff check
 	@$(RUN) mypy $(foreach package,$(PACKAGES),-p quill_$(package))
+	@$(RUN) mypy -p benchmarks
 	@$(RUN) lint-imports
 
 bench: ## measure; each benchmark prints its ratio to a ceiling measured in the same run

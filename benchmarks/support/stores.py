@@ -4,18 +4,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from unittest import mock
 
-from quill_stack import postgres
-from quill_stack import stores as stack_stores
-from quill_stack.ports import PortChooser
 from quill_stack.progress import Progress
 from quill_stack.state_folder import project_root
 from quill_stack.stores import VARIABLES, Stores, describe, start_stores
 from quill_stack.system import all_topics
-
-DURABLE = {"fsync": "on", "full_page_writes": "on"}
-"""The local stack leaves these off, as a killed server loses nothing. Here a commit must cost what it really costs."""
 
 
 @contextmanager
@@ -32,10 +25,10 @@ def benchmark_stores(name: str, says: Progress) -> Iterator[Stores]:
     ours = {key: value for key, value in os.environ.items() if key not in {*VARIABLES.values(), "STACK_MODE"}}
     try:
         with (
-            mock.patch.dict(postgres.KEPT, DURABLE),
-            # Beside somebody's running stack: the familiar ports are his.
-            mock.patch.object(stack_stores, "PortChooser", return_value=PortChooser(prefer_familiar=False)),
-            start_stores(folder, throwaway=False, progress=says, environ=ours) as stores,
+            # Beside somebody's running stack: the familiar ports are his. A commit must cost what it really costs.
+            start_stores(
+                folder, throwaway=False, progress=says, environ=ours, familiar_ports=False, fsync=True
+            ) as stores,
         ):
             for line in describe(stores):
                 says.say(line)

@@ -47,6 +47,7 @@ ALWAYS: Final = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
+POWER_SAFE: Final = {"fsync": "on", "full_page_writes": "on"}
 
 
 def binaries() -> Path:
@@ -73,10 +74,13 @@ class EmbeddedPostgres:
 
     name: Final = "Postgres"
 
-    def __init__(self, state: StateFolder, *, port: int, throwaway: bool, namespaces: bool = True) -> None:
+    def __init__(
+        self, state: StateFolder, *, port: int, throwaway: bool, fsync: bool = False, namespaces: bool = True
+    ) -> None:
         self._state = state
         self._port = port
         self._throwaway = throwaway
+        self._fsync = fsync
         self._disguise: Disguise = disguise(namespaces=namespaces)
         self._binaries = binaries()
         self._password = state.kept_secret("pg", secrets.token_urlsafe(24))
@@ -124,7 +128,7 @@ class EmbeddedPostgres:
 
     def start(self) -> Child:
         """Spawn the server; with ``unshare`` and ``setpriv`` replacing themselves, the child is the server itself."""
-        settings = ALWAYS | (THROWAWAY if self._throwaway else KEPT)
+        settings = ALWAYS | (THROWAWAY if self._throwaway else KEPT) | (POWER_SAFE if self._fsync else {})
         server = [str(self._binaries / "postgres"), "-D", str(self._state.postgres), "-h", HOST, "-p", str(self._port)]
         for key, value in settings.items():
             server += ["-c", f"{key}={value}"]

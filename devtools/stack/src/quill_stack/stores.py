@@ -151,6 +151,8 @@ def start_stores(
     allow_mock_kafka: bool = False,
     progress: Progress | None = None,
     environ: Mapping[str, str] | None = None,
+    familiar_ports: bool | None = None,
+    fsync: bool = False,
 ) -> Iterator[Stores]:
     """Start (or find) the three stores, yield them answering, and stop in the end what was started here.
 
@@ -160,6 +162,8 @@ def start_stores(
         allow_mock_kafka: Where no Kafka jars can be had, go on with librdkafka's in-memory broker. Only the demo may.
         progress: Who is told what happens.
         environ: Instead of ``os.environ``.
+        familiar_ports: Try the well-known ports first; without a word, unless ``throwaway``.
+        fsync: Let embedded Postgres pay for surviving a power cut, as measuring it should.
 
     Raises:
         StackError: One could not be started; nothing is left running.
@@ -171,12 +175,13 @@ def start_stores(
     with ExitStack() as cleanup:
         cleanup.enter_context(state.held())
         stores = Stores(state=state, urls={}, modes=modes)
-        ports = PortChooser(prefer_familiar=not throwaway)
+        ports = PortChooser(prefer_familiar=not throwaway if familiar_ports is None else familiar_ports)
         for kind in [kind for kind, mode in modes.items() if mode == "env"]:
             stores.urls[kind] = variables[VARIABLES[kind]]
             _probe_foreign(kind, stores.urls[kind])
         _start_composed(stores, ports, cleanup, says, throwaway=throwaway)
-        _start_embedded(stores, ports, cleanup, says, throwaway=throwaway, allow_mock_kafka=allow_mock_kafka)
+        makers = _makers(state, ports, throwaway=throwaway, fsync=fsync)
+        _start_embedded(stores, ports, makers, cleanup, says, throwaway=throwaway, allow_mock_kafka=allow_mock_kafka)
         yield stores
 
 
@@ -206,6 +211,7 @@ def _start_composed(stores: Stores, ports: PortChooser, cleanup: ExitStack, says
 def _start_embedded(
     stores: Stores,
     ports: PortChooser,
+    makers: dict[Kind, Callable[[], EmbeddedServer]],
     cleanup: ExitStack,
     says: Progress,
     *,
@@ -214,7 +220,6 @@ def _start_embedded(
 ) -> None:
     """Prepare side by side, spawn, then wait for each; whatever was spawned is stopped when the context ends."""
     kinds = [kind for kind, mode in stores.modes.items() if mode == "embedded"]
-    makers = _makers(stores.state, ports, throwaway=throwaway)
     if "kafka" in kinds:
         try:
             java, jars = find_java(says), ensure_jars(cache_folder(), says)
@@ -258,10 +263,14 @@ def _start_embedded(
             stores.urls[kind] = servers[kind].url
 
 
-def _makers(state: StateFolder, ports: PortChooser, *, throwaway: bool) -> dict[Kind, Callable[[], EmbeddedServer]]:
+def _makers(
+    state: StateFolder, ports: PortChooser, *, throwaway: bool, fsync: bool
+) -> dict[Kind, Callable[[], EmbeddedServer]]:
     """How to make each server that needs nothing downloaded; each call chooses ports anew."""
     return {
-        "postgres": lambda: EmbeddedPostgres(state, port=ports.choose(FAMILIAR_PORTS["postgres"]), throwaway=throwaway),
+        "postgres": lambda: EmbeddedPostgres(
+            state, port=ports.choose(FAMILIAR_PORTS["postgres"]), throwaway=throwaway, fsync=fsync
+        ),
         "redis": lambda: EmbeddedValkey(state, port=ports.choose(FAMILIAR_PORTS["redis"]), throwaway=throwaway),
     }
 

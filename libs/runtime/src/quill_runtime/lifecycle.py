@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from quill_runtime.health import Health
 
 STOP_TIMEOUT_SECONDS = 25.0
 HTTP_DRAIN_SECONDS = 5
+GC_THRESHOLDS = (20_000, 50, 1_000)
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +91,16 @@ async def serve(service: Service, *, host: str, port: int) -> None:
             task.result()
 
 
+def _calm_garbage_collector() -> None:
+    """What was loaded at the start stays for good, so stop looking at it; look at the rest less often.
+
+    Full collections over a loaded process are what makes the slowest answers slow (performance.md, 2b).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
 async def _serve_without_signals(server: uvicorn.Server) -> None:
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     await server.serve()
@@ -96,6 +108,7 @@ async def _serve_without_signals(server: uvicorn.Server) -> None:
 
 async def _run(service: Service, server: uvicorn.Server, stopping: asyncio.Event) -> None:
     async with service.running():
+        _calm_garbage_collector()
         log.info("service.started", service=service.name)
         await stopping.wait()
         log.info("service.stopping", service=service.name)
