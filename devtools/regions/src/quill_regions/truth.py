@@ -17,6 +17,8 @@ from quill_regions.organizations import Organization
 
 CENT = Decimal("0.01")
 RECORDINGS_BUFFER = 1_000
+GRACED_METERS = frozenset({"feature_flag_requests"})
+"""Meters that are suspended for two days before they are limited, whoever the customer is (wire contract 4)."""
 
 Totals = dict[str, dict[str, int]]
 """organization id → usage key → quantity."""
