@@ -20,6 +20,7 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 POOL_TIMEOUT_SECONDS = 5.0
 CONFLICT_RETRIES = 8
 
+_UNSTORABLE_TEXT = frozenset({"22021", "22P05"})
 _RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock timeout
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "58")  # connection, resources, operator intervention, system error
 
@@ -134,6 +135,11 @@ def sqlstate(error: BaseException) -> str | None:
 def is_conflict(error: BaseException) -> bool:
     """Another transaction was in the way: the same work may be tried again at once."""
     return isinstance(error, Conflict) or (isinstance(error, DBAPIError) and sqlstate(error) in _RETRYABLE_SQLSTATES)
+
+
+def is_unstorable_text(error: BaseException) -> bool:
+    """A text holds a NUL character, which no Postgres text or JSON can keep: the caller's fault, not the database's."""
+    return sqlstate(error) in _UNSTORABLE_TEXT
 
 
 def is_unavailable(error: BaseException) -> bool:

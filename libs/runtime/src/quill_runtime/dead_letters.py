@@ -16,6 +16,8 @@ from quill_runtime.publisher import Outgoing
 from quill_runtime.tables import dead_letters
 
 PAGE_MAX = 500
+ID_MAX = 2**63 - 1
+"""What a bigint column can hold; asking beyond it is a wrong question, not a failure."""
 DETAIL_CHARACTERS_MAX = 2_000
 _BASE64_GROWTH = 4 / 3
 

@@ -3,7 +3,7 @@
 import base64
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Path, Query
 
 from quill_runtime import dead_letters
 from quill_runtime.auth import ApiTokens
@@ -14,6 +14,7 @@ from quill_runtime.outbox import Outbox
 from quill_runtime.problems import Problem
 
 OPERATOR_SCOPE = "operator"
+LetterId = Annotated[int, Path(ge=1, le=dead_letters.ID_MAX)]
 
 
 def router(*, database: Database, outbox: Outbox, tokens: ApiTokens, clock: Clock) -> APIRouter:
@@ -26,7 +27,7 @@ def router(*, database: Database, outbox: Outbox, tokens: ApiTokens, clock: Cloc
         reason_code: str | None = None,
         subject: str | None = None,
         include_replayed: bool = False,
-        after_id: Annotated[int, Query(ge=0)] = 0,
+        after_id: Annotated[int, Query(ge=0, le=dead_letters.ID_MAX)] = 0,
         limit: Annotated[int, Query(ge=1, le=dead_letters.PAGE_MAX)] = 100,
     ) -> dict[str, Any]:
         tokens.require(authorization, OPERATOR_SCOPE)
@@ -45,7 +46,7 @@ def router(*, database: Database, outbox: Outbox, tokens: ApiTokens, clock: Cloc
         }
 
     @routes.get("/{letter_id}")
-    async def show(letter_id: int, authorization: Annotated[str | None, Header()] = None) -> dict[str, Any]:
+    async def show(letter_id: LetterId, authorization: Annotated[str | None, Header()] = None) -> dict[str, Any]:
         tokens.require(authorization, OPERATOR_SCOPE)
         async with database.begin() as transaction:
             letter = await _find(transaction, letter_id)
@@ -57,7 +58,7 @@ def router(*, database: Database, outbox: Outbox, tokens: ApiTokens, clock: Cloc
         }
 
     @routes.post("/{letter_id}/replay")
-    async def replay(letter_id: int, authorization: Annotated[str | None, Header()] = None) -> dict[str, Any]:
+    async def replay(letter_id: LetterId, authorization: Annotated[str | None, Header()] = None) -> dict[str, Any]:
         tokens.require(authorization, OPERATOR_SCOPE)
         async with database.begin() as transaction:
             letter = await _find(transaction, letter_id)

@@ -3,6 +3,7 @@
 import time
 import zlib
 from collections.abc import Sequence
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,6 +26,7 @@ def create_app(*, title: str, routers: Sequence[APIRouter], body_bytes_max: int 
         app.include_router(router)
     app.add_middleware(BodyLimit, body_bytes_max=body_bytes_max)
     app.add_middleware(Observe)
+    app.add_middleware(StorableAddress)
     app.add_middleware(TolerantPath)
     return app
 
@@ -38,6 +40,21 @@ class TolerantPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and len(scope["path"]) > 1 and scope["path"].endswith("/"):
             scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
+        await self._app(scope, receive, send)
+
+
+class StorableAddress:
+    """Refuses a NUL in path or query: no Postgres text can hold one, so asking for it would fail deep inside."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            problem = _nul_in_address(scope)
+            if problem is not None:
+                await problem.response()(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
 
@@ -154,6 +171,16 @@ def inflate(compressed: bytes, *, limit: int) -> bytes:
     if not stream.eof:
         raise Problem(400, "invalid_encoding", "the gzip body ends early")
     return b"".join(chunks)
+
+
+def _nul_in_address(scope: Scope) -> Problem | None:
+    if "\x00" in scope["path"]:
+        return Problem(400, "invalid_input", "the path holds a NUL character")
+    if b"%00" not in scope["query_string"]:
+        return None
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    name = next((name for name, value in query if name and "\x00" in value), None)
+    return Problem(400, "invalid_input", f"{name or 'query'}: holds a NUL character", attr=name)
 
 
 def _too_large(limit: int) -> Problem:

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from quill_runtime.database import is_unavailable
+from quill_runtime.database import is_unavailable, is_unstorable_text
 from quill_runtime.publisher import PublishFailed
 
 log = structlog.get_logger(__name__)
@@ -92,5 +92,7 @@ def install(app: FastAPI) -> None:
             return Problem(
                 503, "unavailable", "a store is not answering; try again shortly", headers={"Retry-After": "2"}
             ).response()
+        if is_unstorable_text(error):
+            return Problem(400, "invalid_input", "a text holds a NUL character, which cannot be stored").response()
         log.error("http.failed", path=request.url.path, error=repr(error), exc_info=error)
         return Problem(500, "internal_error", "the request failed; it was logged and may be repeated").response()

@@ -5,10 +5,12 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
+from asyncpg.exceptions import CharacterNotInRepertoireError
 from fastapi import APIRouter, Body
 from pydantic import BaseModel, ConfigDict
 from quill_runtime.http import create_app
 from quill_runtime.problems import Problem
+from sqlalchemy.exc import DBAPIError
 
 LIMIT = 100_000
 
@@ -39,6 +41,10 @@ async def client():
     @routes.get("/refused")
     async def refused() -> None:
         raise Problem(409, "open_invoices_error", "pay first", attr="customer")
+
+    @routes.get("/unstorable")
+    async def unstorable() -> None:
+        raise DBAPIError("INSERT", {}, CharacterNotInRepertoireError("invalid byte sequence: 0x00"))
 
     app = create_app(title="test", routers=[routes], body_bytes_max=LIMIT)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -112,3 +118,17 @@ async def test_failures_are_documents_without_a_trace(client: httpx.AsyncClient)
     assert_problem(await client.get("/refused"), 409, "open_invoices_error", "customer")
     assert_problem(await client.get("/nowhere"), 404, "not_found")
     assert_problem(await client.get("/items"), 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("address", "attr"),
+    [("/items/a%00b", None), ("/refused?customer=a%00b", "customer"), ("/refused?a=1&=%00", None)],
+)
+async def test_a_nul_in_an_address_is_refused_before_it_reaches_a_database(
+    client: httpx.AsyncClient, address: str, attr: str | None
+):
+    assert_problem(await client.get(address), 400, "invalid_input", attr)
+
+
+async def test_a_text_that_the_database_cannot_keep_is_the_callers_to_correct(client: httpx.AsyncClient):
+    assert_problem(await client.get("/unstorable"), 400, "invalid_input")
