@@ -70,7 +70,7 @@ class Foundation:
         )
 
     def verify_keys_from(self, topic: str, *, key_id_field: str, attributes: Sequence[str]) -> None:
-        """Keep the keyring filled from a compacted topic; not ready before it was read once."""
+        """Keep the keyring filled from a compacted topic; not ready, and no token judged, before it was read once."""
         table = keyring_table(
             topic=topic,
             bootstrap_servers=self.settings.kafka_bootstrap_servers,
@@ -79,6 +79,7 @@ class Foundation:
             key_id_field=key_id_field,
             attributes=attributes,
         )
+        self.keyring.is_read = table.caught_up.is_set
         self._tables.append(table)
         self.health.checks["keys"] = table.check_caught_up
 

@@ -6,7 +6,7 @@ service verifies locally. Claims are what the holder of the key says; what the k
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -34,10 +34,15 @@ class Key:
 
 
 class Keyring:
-    """Known keys by id; the newest revision of each wins."""
+    """Known keys by id; the newest revision of each wins.
 
-    def __init__(self) -> None:
+    ``is_read`` says whether all keys there are have been read. Before that an unknown key may be a good one, and one
+    that looks good may have been revoked since.
+    """
+
+    def __init__(self, *, is_read: Callable[[], bool] = lambda: True) -> None:
         self._keys: dict[str, tuple[int, Key]] = {}
+        self.is_read = is_read
 
     def put(self, key: Key, *, revision: int) -> None:
         known = self._keys.get(key.key_id)
@@ -76,6 +81,15 @@ class Unauthorized(Problem):
         super().__init__(401, code, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
+class KeysNotRead(Problem):
+    """The service has just started and cannot tell yet if a token is good. Never 401: clients take that as final."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            503, "starting", "signing keys are still being read; try again shortly", headers={"Retry-After": "1"}
+        )
+
+
 class Forbidden(Problem):
     """The caller is known and may not do this."""
 
@@ -103,7 +117,10 @@ def verify_signed(token: str, *, keyring: Keyring, audience: str, key_claim: str
 
     Raises:
         Unauthorized: the same answer for an unknown key and a wrong signature.
+        KeysNotRead: too early to tell.
     """
+    if not keyring.is_read():
+        raise KeysNotRead
     try:
         unverified = jwt.decode(token, options={"verify_signature": False}, algorithms=[ALGORITHM])
         key_id = unverified.get(key_claim)

@@ -14,6 +14,7 @@ from quill_runtime.auth import (
     InvalidApiTokens,
     Key,
     Keyring,
+    KeysNotRead,
     Unauthorized,
     bearer,
     verify_signed,
@@ -85,6 +86,19 @@ def test_a_revoked_or_expired_key_signs_no_more():
         verify(token(), keyring(revoked=True))
     with pytest.raises(Unauthorized, match="expired"):
         verify(token(), keyring(expires_at=NOW))
+
+
+def test_no_token_is_judged_before_all_keys_were_read():
+    """A good token is not refused, and a revoked key's not taken, because a process has just started."""
+    is_read = False
+    ring = keyring()
+    ring.is_read = lambda: is_read
+    for made in (token(), token(secret=b"x" * 43)):
+        with pytest.raises(KeysNotRead) as refusal:
+            verify(made, ring)
+        assert (refusal.value.status, refusal.value.headers) == (503, {"Retry-After": "1"})
+    is_read = True
+    assert verify(token(), ring).key_id == "k1"
 
 
 def test_an_older_revision_of_a_key_never_replaces_a_newer_one():
