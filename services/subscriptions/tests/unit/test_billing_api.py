@@ -231,6 +231,8 @@ async def test_the_member_register_is_stored_and_not_part_of_the_history(
         ({"custom_limit_usd": {"events": 5}}, "custom_limit_usd"),
         ({"org_customer_email": "nobody"}, "org_customer_email"),
         ({"distinct_ids": [7]}, "distinct_ids__0"),
+        ({"distinct_ids": ["a\x00b"]}, "distinct_ids__0"),
+        ({"org_customer_email": "\x00@example.test"}, "org_customer_email"),
     ],
 )
 async def test_a_wrong_field_is_refused_by_its_name_and_nothing_changes(
@@ -286,3 +288,13 @@ async def test_without_a_catalog_billing_says_so_and_invents_nothing(calling: Ca
     caller = calling(MemorySubscriptions())
     answer = await caller.http.get("/api/billing", headers=caller.signed())
     assert (answer.status_code, answer.json()["code"]) == (503, "no_catalog")
+
+
+async def test_a_claim_that_no_database_can_keep_counts_as_not_there(
+    caller: Any, memory_store: MemorySubscriptions
+) -> None:
+    answer = await caller.http.get(
+        "/api/billing", headers=caller.signed(organization_name="a\x00b", distinct_id="\x00")
+    )
+    assert answer.status_code == 200
+    assert "\x00" not in str(snapshots(memory_store))

@@ -154,3 +154,16 @@ async def test_the_catalog_in_force_is_shown(caller: Any) -> None:
     surveys = (await caller.http.get("/v1/catalog/surveys", headers=caller.operator)).json()
     assert (surveys["usage_key"], surveys["revision"], surveys["earlier_revisions"]) == ("survey_responses", 1, [])
     assert (await caller.http.get("/v1/catalog/teleporter", headers=caller.operator)).status_code == 404
+
+
+@pytest.mark.parametrize("field", ["team_id", "api_token"])
+async def test_a_project_with_a_nul_is_refused_by_field(registered: Any, field: str) -> None:
+    project = {"team_id": "1", "api_token": "phc_1", field: "a\x00b"}
+    answer = await registered.http.put("/v1/customers/org-1/projects", headers=registered.operator, json=[project])
+    assert (answer.status_code, answer.json()["attr"]) == (400, f"0__{field}")
+
+
+async def test_a_version_beyond_any_history_is_refused(registered: Any) -> None:
+    path = f"/v1/customers/org-1/history?after={10**20}"
+    answer = await registered.http.get(path, headers=registered.operator)
+    assert (answer.status_code, answer.json()["attr"]) == (400, "after")

@@ -123,5 +123,5 @@ def _tenant(signed: SignedCaller) -> Tenant:
 
 
 def _text(claim: object) -> str | None:
-    """A text claim, cut to a sane length; anything else counts as not there."""
-    return claim[:NAME_LENGTH_MAX] if isinstance(claim, str) and claim else None
+    """A text claim, cut to a sane length; anything else counts as not there, as does one that cannot be stored."""
+    return claim[:NAME_LENGTH_MAX] if isinstance(claim, str) and claim and "\x00" not in claim else None

@@ -34,6 +34,7 @@ from quill_subscriptions.wire.requests import CustomerPatch, ProjectList, Subscr
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 500
+VERSION_MAX = 2**31 - 1
 
 OrganizationInPath = Annotated[OrganizationId, Path()]
 PageSize = Annotated[int, Query(ge=1, le=PAGE_MAX)]
@@ -123,7 +124,7 @@ def customer_routes(store: SubscriptionsStore, access: Access) -> APIRouter:  # 
     async def read_customer_history(
         _caller: ByOperator,
         organization_id: OrganizationInPath,
-        after: Annotated[int, Query(ge=0)] = 0,
+        after: Annotated[int, Query(ge=0, le=VERSION_MAX)] = 0,
         limit: PageSize = PAGE_DEFAULT,
     ) -> dict[str, Any]:
         async def work(tx: SubscriptionsTransaction) -> list[NumberedEvent]:

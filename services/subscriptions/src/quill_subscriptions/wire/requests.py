@@ -15,13 +15,15 @@ PRODUCTS_MAX = 200
 PROJECTS_MAX = 3_000
 """Projects travel inside the customer's snapshot, which must stay below the outbox's 512 KiB."""
 QUANTITY_MAX = 1_000_000
+NO_NUL = r"^[^\x00]*$"
+"""No Postgres text or JSON can keep a NUL character."""
 
 LimitUsd = Annotated[int, Field(ge=0, le=BILLING_LIMIT_USD_MAX, strict=True)]
 """A billing limit in whole dollars."""
 Limits = Annotated[dict[str, LimitUsd | None], Field(max_length=PRODUCTS_MAX)]
 """By product key or usage key; null removes a limit."""
-Email = Annotated[str, Field(max_length=320, pattern=r"^[^@\s]+@[^@\s]+$")]
-DistinctId = Annotated[str, Field(min_length=1, max_length=400)]
+Email = Annotated[str, Field(max_length=320, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")]
+DistinctId = Annotated[str, Field(min_length=1, max_length=400, pattern=NO_NUL)]
 
 
 class _Request(BaseModel):
@@ -106,8 +108,8 @@ class CustomerPatch(_Request):
 class ProjectBody(_Request):
     """A project and the token its events carry."""
 
-    team_id: Annotated[str, Field(min_length=1, max_length=40)]
-    api_token: Annotated[str, Field(min_length=1, max_length=64)]
+    team_id: Annotated[str, Field(min_length=1, max_length=40, pattern=NO_NUL)]
+    api_token: Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)]
 
     def to_domain(self) -> Project:
         return Project(team_id=self.team_id, api_token=self.api_token)
