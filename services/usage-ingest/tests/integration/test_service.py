@@ -341,6 +341,8 @@ async def test_a_crash_between_commit_and_publishing_is_healed_by_the_redelivery
         assert failures == []
         assert running.snapshots["acme"][-1].revision == 1
         assert len((await running.client.get("/v1/usage/acme/reports", headers=OPERATOR)).json()["results"]) == 1
+        beyond = await running.client.get(f"/v1/usage/acme/reports?after_id={10**20}", headers=OPERATOR)
+        assert (beyond.status_code, beyond.json()["attr"]) == (400, "after_id")
 
 
 async def test_a_new_meter_is_published_with_the_history_its_counter_already_has(settings):

@@ -22,6 +22,7 @@ from quill_usage_ingest.usecases import recompute_organization
 from quill_usage_ingest.wire.usage_view import to_wire_kept_report, to_wire_usage
 
 REPORTS_PAGE_MAX: Final = 500
+REPORT_ID_MAX: Final = 2**63 - 1
 PERIODS_SHOWN: Final = 24
 """Newest periods in an answer that names none; older ones are asked for by their start."""
 
@@ -65,7 +66,7 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
     async def list_reports(
         organization_id: str,
         window_start: Instant | None = None,
-        after_id: Annotated[int, Query(ge=0)] = 0,
+        after_id: Annotated[int, Query(ge=0, le=REPORT_ID_MAX)] = 0,
         limit: Annotated[int, Query(ge=1, le=REPORTS_PAGE_MAX)] = 100,
         authorization: Authorization = None,
     ) -> dict[str, Any]:
