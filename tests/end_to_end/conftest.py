@@ -125,10 +125,9 @@ class Billing:
         """What PostHog's client signs, with ``claims`` in the place of the usual ones."""
         return billing_token(
             organization.license.key,
-            organization_id=organization.organization_id,
             organization_name="Hedgehog & Sons",
             now=self.clock.now(),
-            **claims,
+            **{"organization_id": organization.organization_id, **claims},
         )
 
     def new_license(self, kind: str = "cloud") -> License:

@@ -21,7 +21,7 @@ class Bad(NamedTuple):
     status: int
     code: str
     attr: str | None
-    headers: dict[str, str] = {}
+    encoding: str = "identity"
 
 
 def report(**fields: Any) -> bytes:
@@ -36,7 +36,6 @@ def with_raw_counter(literal: str) -> bytes:
 
 
 COUNTER = "event_count_in_period"
-GZIP = {"Content-Encoding": "gzip"}
 BOMB = gzip.compress(b'{"organization_id":"ORGANIZATION","padding":"' + b"0" * (64 * KIBI * KIBI) + b'"}', 9)
 
 BAD_REPORTS = [
@@ -92,13 +91,11 @@ BAD_REPORTS = [
     Bad("team counter negative", report(teams={"7": {COUNTER: -1}}), 400, "invalid_input", f"teams__7__{COUNTER}"),
     Bad("unknown organization", report(organization_id="nobody"), 403, "permission_denied", "organization_id"),
     Bad("10 MiB", report(padding="0" * (10 * KIBI * KIBI)), 413, "body_too_large", None),
-    Bad("gzip bomb", BOMB, 413, "body_too_large", None, GZIP),
-    Bad("gzip that is none", report(), 400, "invalid_encoding", None, GZIP),
-    Bad("gzip cut off", gzip.compress(report())[:-9], 400, "invalid_encoding", None, GZIP),
-    Bad("deflate called br", zlib.compress(report()), 415, "unsupported_encoding", None, {"Content-Encoding": "br"}),
-    Bad(
-        "two encodings", gzip.compress(report()), 415, "unsupported_encoding", None, {"Content-Encoding": "gzip, gzip"}
-    ),
+    Bad("gzip bomb", BOMB, 413, "body_too_large", None, "gzip"),
+    Bad("gzip that is none", report(), 400, "invalid_encoding", None, "gzip"),
+    Bad("gzip cut off", gzip.compress(report())[:-9], 400, "invalid_encoding", None, "gzip"),
+    Bad("deflate called br", zlib.compress(report()), 415, "unsupported_encoding", None, "br"),
+    Bad("two encodings", gzip.compress(report()), 415, "unsupported_encoding", None, "gzip, gzip"),
 ]
 
 
@@ -114,8 +111,8 @@ def test_a_bad_daily_report_is_refused_and_the_next_good_one_is_counted(billing,
         "POST",
         "/api/usage",
         billing.token(customer),
-        content=bad.body.replace(b"ORGANIZATION", name) if bad.headers != GZIP else bad.body,
-        headers={"Content-Type": "application/json", **bad.headers},
+        content=bad.body if bad.encoding != "identity" else bad.body.replace(b"ORGANIZATION", name),
+        headers={"Content-Type": "application/json", "Content-Encoding": bad.encoding},
     )
     check_problem(answer, bad.status, bad.code, bad.attr)
 
@@ -147,7 +144,7 @@ def test_nothing_of_a_refused_report_is_kept(billing, cloud):
     organization = billing.new_organization(cloud)
     name = organization.organization_id.encode()
     for bad in BAD_REPORTS:
-        if len(bad.body) < KIBI and not bad.headers:
+        if len(bad.body) < KIBI and bad.encoding == "identity":
             billing.ask(
                 "POST", "/api/usage", billing.token(organization), content=bad.body.replace(b"ORGANIZATION", name)
             )
@@ -196,8 +193,9 @@ BAD_CALLS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "path", "body", "code", "attr"), BAD_CALLS)
-def test_a_bad_call_is_refused_naming_the_field(billing, customer, method, path, body, code, attr):
+@pytest.mark.parametrize("call", BAD_CALLS, ids=lambda call: f"{call[0]} {call[1]} {call[2][:60]}")
+def test_a_bad_call_is_refused_naming_the_field(billing, customer, call):
+    method, path, body, code, attr = call
     name = customer.organization_id
     token = None if path.startswith("/v1/licenses") else billing.token(customer)
     answer = billing.ask(

@@ -1,0 +1,172 @@
+"""No license reads or changes an organization that its token does not name, on any route of any service (L18)."""
+
+import uuid
+from typing import NamedTuple
+
+import pytest
+from quill_stack.components import SERVICES
+
+REFUSALS = frozenset({401, 403, 404})
+
+
+class Route(NamedTuple):
+    """A route with a place for an organization: ``{organization_id}`` in its address or body."""
+
+    service: str
+    method: str
+    path: str
+    own: int
+    """What a license gets for its own organization: 200 where the route is for customers, a refusal where it is not."""
+    query: str = ""
+    body: object = None
+
+
+SUBSCRIPTION = {"products": ["surveys"]}
+REPORT = {"organization_id": "{organization_id}", "date": "2026-09-30", "event_count_in_period": 1}
+CHECKS = {"checks": [{"organization_id": "{organization_id}", "usage_key": "events"}]}
+PROJECT = [{"team_id": "1", "api_token": "phc_tenant"}]
+
+NAMING_AN_ORGANIZATION = [
+    Route("usage-ingest", "POST", "/api/usage", 200, body=REPORT),
+    Route("usage-ingest", "GET", "/v1/usage/{organization_id}", 200),
+    Route("usage-ingest", "GET", "/v1/usage/{organization_id}/reports", 200),
+    Route("usage-ingest", "POST", "/v1/usage/{organization_id}/recompute", 401),
+    Route("quota-limiter", "GET", "/v1/quota/{organization_id}/{usage_key}", 200),
+    Route("quota-limiter", "POST", "/v1/quota", 200, body=CHECKS),
+    Route("quota-limiter", "GET", "/v1/limits/{organization_id}", 200),
+    Route("quota-limiter", "GET", "/v1/limits/{organization_id}/explain", 200, query="meter=events"),
+    Route("quota-limiter", "GET", "/v1/limits/{organization_id}/history", 200, query="meter=events"),
+    Route("subscriptions", "GET", "/v1/customers/{organization_id}", 401),
+    Route("subscriptions", "PATCH", "/v1/customers/{organization_id}", 401, body={"never_drop_data": True}),
+    Route("subscriptions", "POST", "/v1/customers/{organization_id}/subscription", 401, body=SUBSCRIPTION),
+    Route("subscriptions", "DELETE", "/v1/customers/{organization_id}/subscription", 401),
+    Route("subscriptions", "GET", "/v1/customers/{organization_id}/history", 401),
+    Route("subscriptions", "PUT", "/v1/customers/{organization_id}/projects", 200, body=PROJECT),
+    Route("invoicing", "GET", "/v1/invoices", 200, query="organization_id={organization_id}"),
+]
+NAMING_ITS_ORGANIZATION_IN_THE_TOKEN = {
+    ("subscriptions", "GET", "/api/billing"),
+    ("subscriptions", "PATCH", "/api/billing"),
+    ("subscriptions", "GET", "/api/billing/available_product_features"),
+}
+NAMING_A_THING_OF_AN_ORGANIZATION = {("invoicing", "GET", "/v1/invoices/{invoice_id}")}
+FOR_OPERATORS = {
+    ("quota-limiter", "POST", "/v1/limits/rebuild"),
+    ("subscriptions", "GET", "/v1/customers"),
+    ("subscriptions", "GET", "/v1/catalog"),
+    ("subscriptions", "GET", "/v1/catalog/{product_key}"),
+    ("invoicing", "GET", "/v1/reconciliations"),
+    ("invoicing", "POST", "/v1/reconciliations/{reconciliation_id}/accept"),
+    ("licensing", "GET", "/v1/licenses"),
+    ("licensing", "GET", "/v1/licenses/{license_id}"),
+    ("licensing", "POST", "/v1/licenses/{license_id}/revoke"),
+    *((service, "GET", "/v1/operations") for service in SERVICES),
+    *((service, "POST", "/v1/operations/{operation_id}/retry") for service in SERVICES),
+    *((service, "GET", "/v1/dead-letters") for service in SERVICES),
+    *((service, "GET", "/v1/dead-letters/{letter_id}") for service in SERVICES),
+    *((service, "POST", "/v1/dead-letters/{letter_id}/replay") for service in SERVICES),
+}
+FOR_ANYBODY = {
+    ("subscriptions", "GET", "/api/products-v2"),
+    ("licensing", "POST", "/v1/licenses"),
+    ("invoicing", "POST", "/webhooks/stripe"),
+    *((service, "GET", path) for service in SERVICES for path in ("/health/live", "/health/ready", "/metrics")),
+}
+
+
+@pytest.fixture(scope="module")
+def mine(billing, cloud):
+    return billing.new_organization(cloud)
+
+
+@pytest.fixture(scope="module")
+def others(billing, cloud):
+    """Somebody else's organization, one that nobody has, and one of the same region that the token does not name."""
+    return {
+        "foreign": billing.new_organization(billing.new_license()).organization_id,
+        "random": str(uuid.uuid4()),
+        "of the same license": billing.new_organization(cloud).organization_id,
+    }
+
+
+def test_the_tables_name_every_route_of_every_service(billing):
+    offered = set()
+    for service in SERVICES:
+        paths = billing.ask("GET", f"/{service}/openapi.json").json()["paths"]
+        offered |= {(service, method.upper(), path) for path, methods in paths.items() for method in methods}
+    naming = {(route.service, route.method, route.path) for route in NAMING_AN_ORGANIZATION}
+    groups = [
+        naming,
+        NAMING_ITS_ORGANIZATION_IN_THE_TOKEN,
+        NAMING_A_THING_OF_AN_ORGANIZATION,
+        FOR_OPERATORS,
+        FOR_ANYBODY,
+    ]
+    assert set().union(*groups) == offered
+    assert sum(map(len, groups)) == len(offered)
+
+
+@pytest.mark.parametrize("route", NAMING_AN_ORGANIZATION, ids=lambda route: f"{route.method} {route.path}")
+def test_a_foreign_organization_and_none_at_all_are_refused_alike(billing, mine, others, route):
+    refusals = {kind: ask(billing, mine, route, each) for kind, each in others.items()}
+    for kind, refusal in refusals.items():
+        assert refusal.status_code in REFUSALS, f"{kind}: {refusal.text}"
+        assert set(refusal.json()) == {"type", "code", "detail", "attr"}
+        assert "customer" not in refusal.json()
+    bodies = [(each.status_code, each.json()) for each in refusals.values()]
+    assert bodies[1:] == bodies[:-1], "a caller could tell which organizations exist"
+
+
+@pytest.mark.parametrize("route", NAMING_AN_ORGANIZATION, ids=lambda route: f"{route.method} {route.path}")
+def test_ones_own_organization_is_answered_or_left_to_operators(billing, mine, route):
+    answer = ask(billing, mine, route, mine.organization_id)
+    assert answer.status_code == route.own, answer.text
+    if route.own == 401:
+        foreign = ask(billing, mine, route, str(uuid.uuid4()))
+        assert answer.json() == foreign.json()
+
+
+@pytest.mark.parametrize("route", sorted(NAMING_ITS_ORGANIZATION_IN_THE_TOKEN))
+def test_a_token_cannot_name_an_organization_of_another_license(billing, mine, others, route):
+    _, method, path = route
+    token = billing.token(mine, organization_id=others["foreign"])
+    answer = billing.ask(method, path, token, json={} if method == "PATCH" else None)
+    assert answer.status_code == 403
+    assert "customer" not in answer.json()
+
+
+def test_no_route_but_the_first_visit_lets_a_license_take_an_organization(billing, mine, others):
+    """With the token naming it, too: the license must own what it names."""
+    for route in NAMING_AN_ORGANIZATION:
+        token = billing.token(mine, organization_id=others["foreign"])
+        answer = ask(billing, mine, route, others["foreign"], token=token)
+        assert answer.status_code in REFUSALS or answer.json() == {"results": []}, f"{route.path}: {answer.text}"
+
+
+def test_an_invoice_of_another_organization_does_not_exist_for_a_license(billing, mine):
+    answers = [billing.ask("GET", f"/v1/invoices/{name}", billing.token(mine)) for name in ("nothing", uuid.uuid4())]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert answers[0].json() == answers[1].json()
+
+
+@pytest.mark.parametrize("route", sorted(FOR_OPERATORS))
+def test_operators_routes_refuse_a_license_and_nobody(billing, mine, route):
+    service, method, path = route
+    address = f"/{service}" + path.replace("{letter_id}", "1").replace("{", "").replace("}", "")
+    body = {"actor": "me", "reason": "because"} if path.endswith("/accept") else {"reason": "because"}
+    for token in (billing.token(mine), None):
+        answer = billing.ask(method, address, token, json=body if method == "POST" else None)
+        assert answer.status_code == 401, answer.text
+        assert set(answer.json()) == {"type", "code", "detail", "attr"}
+
+
+def ask(billing, caller, route, organization_id, *, token=None):
+    def filled(part):
+        if isinstance(part, str):
+            return part.replace("{organization_id}", organization_id).replace("{usage_key}", "events")
+        if isinstance(part, list):
+            return [filled(each) for each in part]
+        return {name: filled(each) for name, each in part.items()} if isinstance(part, dict) else part
+
+    address = f"/{route.service}{filled(route.path)}" + (f"?{filled(route.query)}" if route.query else "")
+    return billing.ask(route.method, address, token or billing.token(caller), json=filled(route.body))
