@@ -66,7 +66,6 @@ class Consumer(Generic[M]):
         self._settled_pending: dict[Partition, int] = {}
         self._failures = 0
         self._busy = asyncio.Lock()
-        self.last_progress = time.monotonic()
         self.broker = KafkaBroker(bootstrap_servers, logger=None)
         self._subscriber = self.broker.subscriber(
             consumption.topic,
@@ -124,6 +123,10 @@ class Consumer(Generic[M]):
                 lags[partition] = max(0, end - ownership.applied_offset)
         return lags
 
+    def applied_offsets(self) -> dict[Partition, int]:
+        """Next offset to apply, per owned partition."""
+        return {partition: ownership.applied_offset for partition, ownership in self._owned.items()}
+
     # -- assignment ------------------------------------------------------------------------------------------------
 
     async def assigned(self, assigned: Iterable[TopicPartition]) -> None:
@@ -150,7 +153,6 @@ class Consumer(Generic[M]):
                 start = begins[topic_partition]
             self._owned[partition] = ownership
             kafka.seek(topic_partition, start)
-        self.last_progress = time.monotonic()
 
     def revoked(self) -> None:
         """Forget all ownership; a batch in hand will find itself fenced."""
@@ -191,8 +193,7 @@ class Consumer(Generic[M]):
                 await self._rewind(records, error)
                 return
             self._failures = 0
-            self.last_progress = time.monotonic()
-            BATCH_SECONDS.labels(self.consumption.topic).observe(self.last_progress - started)
+            BATCH_SECONDS.labels(self.consumption.topic).observe(time.monotonic() - started)
             for partition, lag in self.lag().items():
                 CONSUMER_LAG.labels(partition.topic, partition.number).set(lag)
 

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from quill_runtime.consumer import Consumer
+from quill_runtime.positions import Partition
 
 EXIT_STUCK = 70
 """``EX_SOFTWARE`` of sysexits: start me again."""
@@ -21,23 +22,41 @@ STUCK_SECONDS = 30.0
 log = structlog.get_logger(__name__)
 
 
-def stuck_reason(consumer: Consumer[Any], *, monotonic_now: float, stuck_seconds: float = STUCK_SECONDS) -> str | None:
-    """Why this consumer will never progress again, or None while it may."""
+def ended_task(consumer: Consumer[Any]) -> str | None:
+    """Which task of the client underneath has died, if one has: then nothing will ever be read again."""
     kafka = consumer.kafka
-    if kafka is None:
-        return None
-    fetcher = getattr(kafka, "_fetcher", None)
-    fetch_task = getattr(fetcher, "_fetch_task", None)
+    fetch_task = getattr(getattr(kafka, "_fetcher", None), "_fetch_task", None)
     if fetch_task is not None and fetch_task.done():
         return "its fetch task has ended"
-    coordinator = getattr(kafka, "_coordinator", None)
-    coordination = getattr(coordinator, "_coordination_task", None)
+    coordination = getattr(getattr(kafka, "_coordinator", None), "_coordination_task", None)
     if coordination is not None and coordination.done():
         return "its coordination task has ended"
-    behind = sum(consumer.lag().values())
-    if behind > 0 and monotonic_now - consumer.last_progress > stuck_seconds and not consumer.is_pausing:
-        return f"{behind} records behind and none handed out for {stuck_seconds:.0f} s"
     return None
+
+
+class ProgressWatch:
+    """Notices a consumer that stays behind without moving.
+
+    The time counts from when it was first seen behind at its present position, not from its last batch: a consumer that
+    had nothing to do for an hour is not stuck when the next record comes.
+    """
+
+    def __init__(self, *, stuck_seconds: float = STUCK_SECONDS) -> None:
+        self._stuck_seconds = stuck_seconds
+        self._position: dict[Partition, int] | None = None
+        self._since = 0.0
+
+    def look(self, consumer: Consumer[Any], *, monotonic_now: float) -> str | None:
+        """Why the consumer will not progress again, or None while it may."""
+        behind = sum(consumer.lag().values())
+        position = consumer.applied_offsets()
+        if behind == 0 or consumer.is_pausing or position != self._position:
+            self._position = position if behind else None
+            self._since = monotonic_now
+            return None
+        if monotonic_now - self._since > self._stuck_seconds:
+            return f"{behind} records behind and none handed out for {self._stuck_seconds:.0f} s"
+        return None
 
 
 class Watchdog:
@@ -46,7 +65,7 @@ class Watchdog:
     name = "watchdog"
 
     def __init__(self, consumers: Sequence[Consumer[Any]], *, end: Callable[[int], object] = os._exit) -> None:
-        self._consumers = consumers
+        self._watches = [(consumer, ProgressWatch()) for consumer in consumers]
         self._end = end
         self._task: asyncio.Task[None] | None = None
 
@@ -62,8 +81,8 @@ class Watchdog:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            for consumer in self._consumers:
-                reason = stuck_reason(consumer, monotonic_now=time.monotonic())
+            for consumer, watch in self._watches:
+                reason = ended_task(consumer) or watch.look(consumer, monotonic_now=time.monotonic())
                 if reason is not None:
                     log.error("watchdog.ending_process", consumer=consumer.name, reason=reason)
                     self._end(EXIT_STUCK)

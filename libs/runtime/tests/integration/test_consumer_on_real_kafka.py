@@ -18,7 +18,7 @@ from quill_runtime.database import Database, Transaction
 from quill_runtime.outbox import Outbox, OutboxRelay
 from quill_runtime.positions import Partition
 from quill_runtime.publisher import KafkaPublisher
-from quill_runtime.watchdog import EXIT_STUCK, Watchdog, stuck_reason
+from quill_runtime.watchdog import EXIT_STUCK, ProgressWatch, Watchdog, ended_task
 from sqlalchemy import text
 
 pytestmark = pytest.mark.integration
@@ -308,7 +308,7 @@ async def test_the_watchdog_ends_the_process_when_the_fetch_task_has_died(kafka,
         watchdog = Watchdog([consumer], end=codes.append)
         await watchdog.start()
         await asyncio.sleep(0.5)
-        assert stuck_reason(consumer, monotonic_now=consumer.last_progress) is None
+        assert ended_task(consumer) is None
         consumer.kafka._fetcher._fetch_task.cancel()
         async with asyncio.timeout(10):
             while not codes:
@@ -322,7 +322,30 @@ async def test_the_watchdog_notices_records_behind_and_none_handed_out(kafka, ef
     await produce(kafka.bootstrap_servers, topic, numbers(0, 3))
     async with running(consumer_of(effects, topic, kafka.bootstrap_servers)) as consumer:
         await effects.reach(3)
-        ownership = consumer._owned[Partition(topic, 0)]
-        ownership.applied_offset = 1
-        later = consumer.last_progress + 31
-        assert "behind" in str(stuck_reason(consumer, monotonic_now=later))
+        await until_read(consumer, topic, 3)
+        watch = ProgressWatch(stuck_seconds=30)
+        consumer._owned[Partition(topic, 0)].applied_offset = 1
+        assert watch.look(consumer, monotonic_now=100) is None
+        assert watch.look(consumer, monotonic_now=129) is None
+        assert "2 records behind" in str(watch.look(consumer, monotonic_now=131))
+
+
+async def test_a_consumer_that_was_idle_for_long_is_not_stuck_when_the_next_record_comes(kafka, effects):
+    """It once was: the watchdog counted from the last batch and ended idle services at their next record."""
+    topic = kafka.fresh_topic()
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 3))
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)) as consumer:
+        await effects.reach(3)
+        await until_read(consumer, topic, 3)
+        watch = ProgressWatch(stuck_seconds=30)
+        assert watch.look(consumer, monotonic_now=100) is None
+        consumer._owned[Partition(topic, 0)].applied_offset = 2  # a record is fetched and not applied yet
+        assert watch.look(consumer, monotonic_now=5_000) is None
+        consumer._owned[Partition(topic, 0)].applied_offset = 3
+        assert watch.look(consumer, monotonic_now=5_002) is None
+
+
+async def until_read(consumer: Consumer[Any], topic: str, offset: int) -> None:
+    async with asyncio.timeout(20):
+        while consumer.applied_offsets().get(Partition(topic, 0)) != offset:
+            await asyncio.sleep(0.02)
