@@ -135,12 +135,27 @@ def test_a_token_cannot_name_an_organization_of_another_license(billing, mine, o
     assert "customer" not in answer.json()
 
 
-def test_no_route_but_the_first_visit_lets_a_license_take_an_organization(billing, mine, others):
-    """With the token naming it, too: the license must own what it names."""
-    for route in NAMING_AN_ORGANIZATION:
-        token = billing.token(mine, organization_id=others["foreign"])
-        answer = ask(billing, mine, route, others["foreign"], token=token)
-        assert answer.status_code in REFUSALS or answer.json() == {"results": []}, f"{route.path}: {answer.text}"
+OWNERSHIP_NOT_CHECKED = pytest.mark.xfail(
+    reason="invoicing believes the organization a token names and does not ask whose license signed it", strict=True
+)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        pytest.param(
+            route,
+            marks=OWNERSHIP_NOT_CHECKED if route.path == "/v1/invoices" else (),
+            id=f"{route.method} {route.path}",
+        )
+        for route in NAMING_AN_ORGANIZATION
+    ],
+)
+def test_a_license_must_own_what_its_token_names(billing, mine, others, route):
+    """Anybody may sign up for a license and write any organization into a token signed with it."""
+    token = billing.token(mine, organization_id=others["foreign"])
+    answer = ask(billing, mine, route, others["foreign"], token=token)
+    assert answer.status_code in REFUSALS, answer.text
 
 
 def test_an_invoice_of_another_organization_does_not_exist_for_a_license(billing, mine):
