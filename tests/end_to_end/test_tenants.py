@@ -135,21 +135,9 @@ def test_a_token_cannot_name_an_organization_of_another_license(billing, mine, o
     assert "customer" not in answer.json()
 
 
-OWNERSHIP_NOT_CHECKED = pytest.mark.xfail(
-    reason="invoicing believes the organization a token names and does not ask whose license signed it", strict=True
-)
-
-
 @pytest.mark.parametrize(
     "route",
-    [
-        pytest.param(
-            route,
-            marks=OWNERSHIP_NOT_CHECKED if route.path == "/v1/invoices" else (),
-            id=f"{route.method} {route.path}",
-        )
-        for route in NAMING_AN_ORGANIZATION
-    ],
+    [pytest.param(route, id=f"{route.method} {route.path}") for route in NAMING_AN_ORGANIZATION],
 )
 def test_a_license_must_own_what_its_token_names(billing, mine, others, route):
     """Anybody may sign up for a license and write any organization into a token signed with it."""

@@ -15,11 +15,10 @@ from quill_regions.tokens import billing_token
 REQUEST_TIMEOUT_SECONDS = 30.0
 ATTEMPTS_MAX = 60
 RETRY_SECONDS = 0.5
-UNAVAILABLE = frozenset({502, 503, 504})
 
 
 class NotAccepted(RuntimeError):
-    """Billing refused a report that is in order, or did not answer for half a minute."""
+    """Billing did not take a report that is in order for half a minute."""
 
 
 class CloudRegion:
@@ -50,7 +49,7 @@ class CloudRegion:
 
 
 class Instance:
-    """A self-hosted instance: PostHog's report over HTTP, tried again while billing is away."""
+    """A self-hosted instance: PostHog's report over HTTP, tried again after any answer but 200, as PostHog does."""
 
     def __init__(self, *, client: httpx.AsyncClient, license_key: str) -> None:
         self._client = client
@@ -85,7 +84,5 @@ class Instance:
                     body: dict[str, object] = answer.json()
                     return body
                 last = f"{answer.status_code} {answer.text[:300]}"
-                if answer.status_code not in UNAVAILABLE:
-                    break
             await asyncio.sleep(RETRY_SECONDS)
         raise NotAccepted(f"{organization.name} {delivery.day.date}: {last}")

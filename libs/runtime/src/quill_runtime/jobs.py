@@ -6,6 +6,7 @@ from datetime import datetime
 
 import structlog
 
+from quill_runtime.background import BackgroundTask
 from quill_runtime.clock import Clock
 from quill_runtime.telemetry import JOB_RUNS
 
@@ -14,26 +15,16 @@ FAILURE_SECONDS = 1.0
 log = structlog.get_logger(__name__)
 
 
-class PeriodicJob:
+class PeriodicJob(BackgroundTask):
     """Runs ``run(now)`` again and again; a failure is logged and the next run comes all the same."""
 
     def __init__(
         self, *, name: str, every_seconds: float, run: Callable[[datetime], Awaitable[object]], clock: Clock
     ) -> None:
-        self.name = f"job:{name}"
+        super().__init__(f"job:{name}")
         self._every_seconds = every_seconds
         self._run_once = run
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=self.name)
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     async def _run(self) -> None:
         while True:

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import ColumnElement, Row, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from quill_runtime.background import BackgroundTask
 from quill_runtime.clock import Clock
 from quill_runtime.database import Database, Transaction
 from quill_runtime.tables import operations
@@ -139,26 +140,16 @@ def _from_row(row: Row[Any]) -> Operation:
     )
 
 
-class OperationRunner:
+class OperationRunner(BackgroundTask):
     """Performs due operations one after another, in the order they were planned."""
 
     def __init__(
         self, *, name: str, database: Database, clock: Clock, performers: Mapping[str, tuple[Perform, Conclude]]
     ) -> None:
-        self.name = name
+        super().__init__(name)
         self._database = database
         self._clock = clock
         self._performers = performers
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=self.name)
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     async def _run(self) -> None:
         while True:

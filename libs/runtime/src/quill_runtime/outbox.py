@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import structlog
 from sqlalchemy import delete, func, insert, select, text
 
+from quill_runtime.background import BackgroundTask
 from quill_runtime.database import Database, Transaction, is_unavailable
 from quill_runtime.publisher import Outgoing, Publisher
 from quill_runtime.tables import outbox as outbox_table
@@ -65,25 +66,14 @@ class Outbox:
         self._wake.clear()
 
 
-class OutboxRelay:
+class OutboxRelay(BackgroundTask):
     """Brings outbox rows to Kafka in the order they were saved."""
 
-    name = "outbox-relay"
-
     def __init__(self, *, database: Database, outbox: Outbox, publisher: Publisher) -> None:
+        super().__init__("outbox-relay")
         self._database = database
         self._outbox = outbox
         self._publisher = publisher
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=self.name)
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     async def drain(self) -> int:
         """Publish everything that is committed now; returns how many messages."""

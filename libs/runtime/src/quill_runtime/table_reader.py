@@ -10,6 +10,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
+from quill_runtime.background import BackgroundTask
 from quill_runtime.consumption import Record
 
 READ_TIMEOUT_MS = 500
@@ -24,15 +25,14 @@ class NotReadYet(Exception):
     """The table has not been read to its end since the start."""
 
 
-class TableReader:
+class TableReader(BackgroundTask):
     """Calls ``on_record`` for every record, oldest first; a record it refuses is logged and passed over."""
 
     def __init__(self, *, topic: str, bootstrap_servers: str, on_record: Callable[[Record], None]) -> None:
-        self.name = f"table:{topic}"
+        super().__init__(f"table:{topic}")
         self._topic = topic
         self._bootstrap_servers = bootstrap_servers
         self._on_record = on_record
-        self._task: asyncio.Task[None] | None = None
         self.caught_up = asyncio.Event()
 
     async def check_caught_up(self) -> None:
@@ -43,15 +43,6 @@ class TableReader:
         """
         if not self.caught_up.is_set():
             raise NotReadYet(f"{self._topic} is still being read")
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=self.name)
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     async def _run(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from quill_runtime.background import BackgroundTask
 from quill_runtime.consumer import Consumer
 from quill_runtime.positions import Partition
 
@@ -59,24 +60,13 @@ class ProgressWatch:
         return None
 
 
-class Watchdog:
+class Watchdog(BackgroundTask):
     """Looks at every consumer every two seconds."""
 
-    name = "watchdog"
-
     def __init__(self, consumers: Sequence[Consumer[Any]], *, end: Callable[[int], object] = os._exit) -> None:
+        super().__init__("watchdog")
         self._watches = [(consumer, ProgressWatch()) for consumer in consumers]
         self._end = end
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=self.name)
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     async def _run(self) -> None:
         while True:

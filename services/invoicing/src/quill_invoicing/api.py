@@ -1,6 +1,7 @@
 """HTTP: invoices, their comparison with Stripe's, and Stripe's webhooks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import structlog
@@ -11,6 +12,7 @@ from quill_runtime.problems import Problem
 from starlette.responses import JSONResponse
 
 from quill_invoicing.domain.reconciliation import NothingToAccept
+from quill_invoicing.domain.terms import TermsHistory
 from quill_invoicing.ports import InvoicingStore, WebhookReader
 from quill_invoicing.usecases.accept_difference import UnknownReconciliation, accept_difference
 from quill_invoicing.wire import (
@@ -32,16 +34,33 @@ Authorization = Annotated[str | None, Header()]
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """An operator or service, who may see all (both None), or a license acting for one organization."""
+
+    organization_id: str | None = None
+    license_id: str | None = None
+
+    def may_see(self, organization_id: str, customer: TermsHistory) -> bool:
+        """Whether a license's token names the organization *and* the organization belongs to the license.
+
+        The name alone says nothing: anybody may sign up and write any organization into a token (L17, L18).
+        """
+        if self.license_id is None:
+            return True
+        return (self.organization_id, self.license_id) == (organization_id, customer.license_id)
+
+
 class Callers:
-    """Who may see what: operators and services everything, a license the organizations its token names (L18)."""
+    """Who is calling: an operator, a service or a license (L18)."""
 
     def __init__(self, *, tokens: ApiTokens, keyring: Keyring, clock: Clock) -> None:
         self._tokens = tokens
         self._keyring = keyring
         self._clock = clock
 
-    def organization(self, authorization: str | None) -> str | None:
-        """The one organization that a license's token names; None for an operator or service, who may see all.
+    def reader(self, authorization: str | None) -> Reader:
+        """Who wants to see something.
 
         Raises:
             Unauthorized: no good token.
@@ -50,14 +69,14 @@ class Callers:
         token = bearer(authorization)
         if not looks_signed(token):
             self._tokens.require(authorization, "operator", "service")
-            return None
+            return Reader()
         caller = verify_signed(
             token, keyring=self._keyring, audience=AUDIENCE, key_claim=KEY_CLAIM, now=self._clock.now()
         )
         organization = caller.claims.get("organization_id")
         if not isinstance(organization, str) or not organization:
             raise Unauthorized("authentication_failed", "the token names no organization")
-        return organization
+        return Reader(organization, caller.key_id)
 
 
 def invoices(*, store: InvoicingStore, callers: Callers, tokens: ApiTokens, clock: Clock, has_rail: bool) -> APIRouter:
@@ -70,10 +89,12 @@ def invoices(*, store: InvoicingStore, callers: Callers, tokens: ApiTokens, cloc
         limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 50,
         authorization: Authorization = None,
     ) -> InvoiceList:
-        own = callers.organization(authorization)
-        if own not in (None, organization_id):
-            raise Forbidden("permission_denied", "the token names another organization", attr="organization_id")
+        reader = callers.reader(authorization)
         async with store.begin() as tx:
+            if not reader.may_see(organization_id, await tx.terms_history(organization_id)):
+                raise Forbidden(
+                    "permission_denied", "this license may not act for this organization", attr="organization_id"
+                )
             found = await tx.invoices_of(organization_id, limit=limit)
             compared = {each.invoice_id: await tx.reconciliation(each.invoice_id) for each in found}
         return InvoiceList(
@@ -82,12 +103,15 @@ def invoices(*, store: InvoicingStore, callers: Callers, tokens: ApiTokens, cloc
 
     @routes.get("/v1/invoices/{invoice_id}")
     async def show_invoice(invoice_id: str, authorization: Authorization = None) -> InvoiceView:
-        own = callers.organization(authorization)
+        reader = callers.reader(authorization)
         async with store.begin() as tx:
             found = await tx.invoice(invoice_id)
+            is_shown = found is not None and reader.may_see(
+                found.organization_id, await tx.terms_history(found.organization_id)
+            )
             compared = await tx.reconciliation(invoice_id)
         # Another organization's invoice and one that does not exist look the same (L18).
-        if found is None or own not in (None, found.organization_id):
+        if found is None or not is_shown:
             raise Problem(404, "not_found", "there is no such invoice", attr="invoice_id")
         return to_view_invoice(found, compared, has_rail=has_rail)
 

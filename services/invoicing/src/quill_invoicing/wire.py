@@ -43,6 +43,7 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> CustomerTerms:
         organization_name=snapshot.organization_name,
         email=snapshot.email,
         customer_id=snapshot.customer_id,
+        license_id=snapshot.license_id,
         revision=snapshot.revision,
         effective_at=snapshot.effective_at,
         has_active_subscription=snapshot.has_active_subscription,

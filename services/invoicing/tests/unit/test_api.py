@@ -50,6 +50,7 @@ class Front:
         self.store = store
         keyring = Keyring()
         keyring.put(Key("lic-1", LICENSE_SECRET, revoked=False), revision=1)
+        keyring.put(Key("lic-2", LICENSE_SECRET, revoked=False), revision=1)
         tokens = ApiTokens.parse(f"{token('ops', 'operator')},{token('svc', 'service')},{token('x', 'other')}")
         callers = api.Callers(tokens=tokens, keyring=keyring, clock=FixedClock())
         routers = [
@@ -132,6 +133,7 @@ async def test_operators_services_and_the_own_license_see_an_invoice_with_its_ti
         ("nobody", 401, 401),
         ("x", 403, 403),  # a token without the scope
         (license_token("org-2"), 403, 404),  # another organization's invoice looks like none
+        (license_token(id="lic-2"), 403, 404),  # a license of its own, naming somebody else's organization
         (license_token(secret=b"f" * 32), 401, 401),
         (license_token(exp=NOW - timedelta(seconds=1)), 401, 401),
         (license_token(aud="other"), 401, 401),

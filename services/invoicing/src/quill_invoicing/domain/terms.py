@@ -51,6 +51,7 @@ class CustomerTerms:
     """A customer's terms at one revision, in force from ``effective_at`` until a higher revision takes over.
 
     Attributes:
+        license_id: The license that may ask about this customer (L17, L18).
         anchor: Billing periods are anchor + n x ``interval`` (L21).
         period: The billing period the customer was in when this was written.
     """
@@ -59,6 +60,7 @@ class CustomerTerms:
     organization_name: str
     email: str | None
     customer_id: str
+    license_id: str
     revision: int
     effective_at: datetime
     has_active_subscription: bool
@@ -105,6 +107,11 @@ class TermsHistory:
     @classmethod
     def of(cls, versions: Iterable[CustomerTerms]) -> "TermsHistory":
         return cls(tuple(sorted(versions, key=lambda terms: terms.revision)))
+
+    @property
+    def license_id(self) -> str | None:
+        """The license that the customer belongs to; None while nothing is known of it."""
+        return self.versions[-1].license_id if self.versions else None
 
     def at(self, instant: datetime) -> CustomerTerms | None:
         """The terms in force: the highest revision whose time had come. None before the first."""
