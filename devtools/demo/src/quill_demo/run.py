@@ -26,7 +26,9 @@ PROBES = 40
 PROBE_DAY = 20
 LOOK_AGAIN_SECONDS = 1.0
 QUIET_LOOKS = 2
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
+"""How long nothing may change before what is different counts as different. A service that is killed again and again
+first works off its backlog, and closing waits for that: an invoice must not miss usage that is already in Kafka."""
 NUDGE = timedelta(minutes=2)
 """Sandbox time passes quickly while invoices are collected, so that back-offs after a kill do not hold up the demo."""
 INVOICE_AFTER = timedelta(hours=26)
@@ -153,7 +155,7 @@ async def _until_equal(
     *,
     nudge: SandboxTime | None = None,
 ) -> checks.Comparison:
-    """Look again until everything is equal or nothing has changed for a minute; what is then different is different."""
+    """Look again until all is equal or nothing has changed for three minutes; what is then different is different."""
     with _bar(console, title, total) as step:
         shown = 0
         last_change = time.monotonic()
