@@ -178,7 +178,7 @@ class Consumer(Generic[M]):
 
     async def _on_batch(self, message: KafkaMessage) -> None:
         async with self._busy:
-            records = self._not_settled(cast("tuple[ConsumerRecord, ...]", message.raw_message))
+            records = self._ours_to_do(cast("tuple[ConsumerRecord, ...]", message.raw_message))
             if not records:
                 return
             started = time.monotonic()
@@ -197,12 +197,15 @@ class Consumer(Generic[M]):
             for partition, lag in self.lag().items():
                 CONSUMER_LAG.labels(partition.topic, partition.number).set(lag)
 
-    def _not_settled(self, raw_records: Sequence[ConsumerRecord]) -> list[Record]:
-        """Without what this process has settled already: a fetch begun before the seek hands it out again."""
+    def _ours_to_do(self, raw_records: Sequence[ConsumerRecord]) -> list[Record]:
+        """Without what a fetch begun before the seek hands out too early or again.
+
+        A partition whose position is not taken up yet is about to be sought to it; what is settled here is done.
+        """
         records = []
         for raw in raw_records:
             ownership = self._owned.get(Partition(raw.topic, raw.partition))
-            if ownership is None or raw.offset >= ownership.settled_offset:
+            if ownership is not None and raw.offset >= ownership.settled_offset:
                 records.append(_record(raw))
         return records
 

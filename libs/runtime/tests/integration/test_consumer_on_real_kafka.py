@@ -154,6 +154,24 @@ async def test_a_lost_kafka_commit_changes_nothing_since_positions_are_kept_with
     assert set(counts.values()) == {1}, "the group's Kafka offset went back to 0, and yet nothing was applied twice"
 
 
+async def test_records_handed_out_before_the_position_is_taken_up_are_left_for_after_the_seek(kafka, effects):
+    """They were once applied a second time: ownership arrived between looking and writing."""
+    topic = kafka.fresh_topic()
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 1))
+    reader = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=None)
+    await reader.start()
+    reader.assign([TopicPartition(topic, 0)])
+    await reader.seek_to_beginning()
+    early = (await reader.getmany(timeout_ms=10_000))[TopicPartition(topic, 0)]
+    await reader.stop()
+    consumer = consumer_of(effects, topic, kafka.bootstrap_servers)
+    assert consumer._ours_to_do(early) == [], "its position has not been taken up"
+    async with running(consumer):
+        await effects.reach(1)
+        await until_read(consumer, topic, 1)
+        assert consumer._ours_to_do(early) == [], "it is done"
+
+
 async def test_a_failure_before_the_commit_of_a_batch_over_two_partitions_loses_neither(kafka, effects):
     topic = kafka.fresh_topic(partitions=2)
     effects.failures = [ConnectionError("the database went away")]
