@@ -65,9 +65,10 @@ async def run_demo(options: Options, console: Console) -> bool:
     ) as system:
         console.print(f"System ready after {time.monotonic() - started:.1f} s at {system.base_url}")
         verdict = await _play(options, world, system, clock, console)
-        if system.stores.kafka_is_mock:
-            console.print("[yellow]This ran on librdkafka's in-memory broker, not on Apache Kafka.[/]")
+        is_mock = system.stores.kafka_is_mock
     console.print(f"Whole demo: {time.monotonic() - started:.1f} s")
+    if is_mock:
+        console.print("[yellow]This ran on librdkafka's in-memory broker, not on Apache Kafka.[/]")
     return verdict
 
 
