@@ -36,7 +36,11 @@ def run(
     )
     arguments = parser.parse_args()
     settings = load(settings_type)
-    telemetry.configure(service=package.removeprefix("quill_").replace("_", "-"), level=settings.log_level)
+    telemetry.configure(
+        service=package.removeprefix("quill_").replace("_", "-"),
+        level=settings.log_level,
+        otlp_endpoint=settings.otlp_endpoint,
+    )
     if arguments.command == "migrate":
         asyncio.run(migrate(settings.database_url, (runtime_history(), service_history(package))))
         return

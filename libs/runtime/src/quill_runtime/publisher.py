@@ -13,7 +13,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from quill_runtime.telemetry import PUBLISHED
+from quill_runtime.telemetry import PUBLISHED, current_trace_headers
 
 SEND_TIMEOUT_SECONDS = 20.0
 STOP_TIMEOUT_SECONDS = 5.0
@@ -78,6 +78,7 @@ class KafkaPublisher:
         producer = self._producer
         if producer is None:
             producer = await self._replace(None)
+        trace = current_trace_headers()
         try:
             async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
                 futures = [
@@ -85,7 +86,7 @@ class KafkaPublisher:
                         message.topic,
                         value=message.value,
                         key=message.key.encode(),
-                        headers=[(name, value.encode()) for name, value in message.headers.items()],
+                        headers=[(name, value.encode()) for name, value in {**trace, **message.headers}.items()],
                     )
                     for message in messages
                 ]

@@ -41,7 +41,8 @@ class ServiceSettings(BaseSettings):
     """Name of this replica, different from its siblings' and the same after a restart. With it a replica that comes
     back takes its partitions up at once (static membership); without it Kafka waits for the dead member's session."""
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
-    otlp_endpoint: str | None = None
+    otlp_endpoint: Annotated[str, Field(pattern="^https?://")] | None = None
+    """Where spans are sent, e.g. ``http://collector:4318/v1/traces``; unset keeps them here."""
     database_pool_size: Annotated[int, Field(ge=2, le=100)] = 8
 
 

@@ -25,8 +25,11 @@ JOB_RUNS = Counter("quill_job_runs", "Runs of a periodic job", ["job", "outcome"
 _HIDDEN = ("secret", "token", "password", "authorization", "sealed", "api_key", "license_key")
 
 
-def configure(*, service: str, level: str) -> None:
-    """Set up JSON logs on stderr and the tracer; once per process, from an entry point."""
+def configure(*, service: str, level: str, otlp_endpoint: str | None = None) -> None:
+    """Set up JSON logs on stderr and the tracer; once per process, from an entry point.
+
+    Spans are sent to ``otlp_endpoint`` (OTLP over HTTP) when there is one; trace ids are in the logs either way.
+    """
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -43,7 +46,13 @@ def configure(*, service: str, level: str) -> None:
     )
     structlog.contextvars.bind_contextvars(service=service)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    trace.set_tracer_provider(TracerProvider(resource=Resource.create({"service.name": service})))
+    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    if otlp_endpoint is not None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint)))
+    trace.set_tracer_provider(provider)
 
 
 def current_trace_headers() -> dict[str, str]:

@@ -10,6 +10,8 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 from quill_runtime import dead_letters, positions
 from quill_runtime.clock import SystemClock
 from quill_runtime.consumer import Consumer
@@ -17,7 +19,7 @@ from quill_runtime.consumption import Consumption, FollowUp, Received, Record, R
 from quill_runtime.database import Database, Transaction
 from quill_runtime.outbox import Outbox, OutboxRelay
 from quill_runtime.positions import Partition
-from quill_runtime.publisher import KafkaPublisher
+from quill_runtime.publisher import KafkaPublisher, Outgoing
 from quill_runtime.watchdog import EXIT_STUCK, ProgressWatch, Watchdog, ended_task
 from sqlalchemy import text
 
@@ -170,6 +172,30 @@ async def test_records_handed_out_before_the_position_is_taken_up_are_left_for_a
         await effects.reach(1)
         await until_read(consumer, topic, 1)
         assert consumer._ours_to_do(early) == [], "it is done"
+
+
+async def test_a_trace_goes_on_through_outbox_and_kafka_into_the_readers_work(kafka, effects):
+    topic = kafka.fresh_topic()
+    trace.set_tracer_provider(TracerProvider())
+    seen: list[int] = []
+
+    async def remember(_transaction: Transaction) -> None:
+        seen.append(trace.get_current_span().get_span_context().trace_id)
+
+    effects.before_commit = remember
+    outbox = Outbox()
+    publisher = KafkaPublisher(kafka.bootstrap_servers)
+    await publisher.start()
+    with trace.get_tracer("test").start_as_current_span("a request") as span:
+        async with effects.database.begin() as transaction:
+            await outbox.add(transaction, [Outgoing(topic, "k", orjson.dumps({"number": 1}))])
+    await OutboxRelay(database=effects.database, outbox=outbox, publisher=publisher).drain()
+    with trace.get_tracer("test").start_as_current_span("a batch") as direct:
+        await publisher.publish_all([Outgoing(topic, "k", orjson.dumps({"number": 2}))])
+    await publisher.stop()
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers, max_records=1)):
+        await effects.reach(2)
+    assert seen == [span.get_span_context().trace_id, direct.get_span_context().trace_id]
 
 
 async def test_a_failure_before_the_commit_of_a_batch_over_two_partitions_loses_neither(kafka, effects):
