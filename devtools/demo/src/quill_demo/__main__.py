@@ -1,15 +1,17 @@
 """``python -m quill_demo``: the whole system on real parts, a month through it, every number checked."""
 
 import argparse
-import asyncio
 import os
 import sys
 import tempfile
 from pathlib import Path
 
+from quill_regions.sources import NotAccepted
 from quill_stack.errors import StackError
 from rich.console import Console
 
+from quill_demo.billing_client import UnexpectedAnswer
+from quill_demo.latency import NeverVisible
 from quill_demo.run import Options, run_demo
 from quill_demo.world import DAYS_MAX
 
@@ -48,10 +50,13 @@ def main() -> None:
             allow_mock_kafka=arguments.allow_mock_kafka,
         )
         try:
-            equal = asyncio.run(run_demo(options, console))
-        except StackError as error:
+            equal = run_demo(options, console)
+        except (StackError, UnexpectedAnswer, NotAccepted, NeverVisible) as error:
             console.print(f"[red]The demo could not run:[/] {error}")
             sys.exit(2)
+        except KeyboardInterrupt:
+            console.print("Stopped; nothing is left running.")
+            sys.exit(130)
     sys.exit(0 if equal else 1)
 
 

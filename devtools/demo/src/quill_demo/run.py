@@ -48,7 +48,7 @@ class Options:
     allow_mock_kafka: bool
 
 
-async def run_demo(options: Options, console: Console) -> bool:
+def run_demo(options: Options, console: Console) -> bool:
     """Start everything, live through the month, print what came out; True when all of it equalled the truth."""
     started = time.monotonic()
     world = make_world(
@@ -64,7 +64,7 @@ async def run_demo(options: Options, console: Console) -> bool:
         allow_mock_kafka=options.allow_mock_kafka and not options.chaos,
     ) as system:
         console.print(f"System ready after {time.monotonic() - started:.1f} s at {system.base_url}")
-        verdict = await _play(options, world, system, clock, console)
+        verdict = asyncio.run(_play(options, world, system, clock, console))
         is_mock = system.stores.kafka_is_mock
     console.print(f"Whole demo: {time.monotonic() - started:.1f} s")
     if is_mock:
