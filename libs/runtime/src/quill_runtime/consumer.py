@@ -186,6 +186,7 @@ class Consumer(Generic[M]):
                 await self._apply_and_settle(records)
             except Fenced as fenced:
                 log.info("consumer.fenced", consumer=self.name, reason=str(fenced))
+                self._seek_back(records)
                 return
             except asyncio.CancelledError:
                 raise
@@ -223,9 +224,9 @@ class Consumer(Generic[M]):
             await follow_up()
         for record in records:
             partition = Partition(record.topic, record.partition)
-            self._settled_pending[partition] = max(self._settled_pending.get(partition, 0), record.offset + 1)
             if (ownership := self._owned.get(partition)) is not None:
                 ownership.settled_offset = max(ownership.settled_offset, record.offset + 1)
+                self._settled_pending[partition] = ownership.settled_offset
         await self._hint_kafka()
 
     async def _apply_isolating(
@@ -349,6 +350,10 @@ class Consumer(Generic[M]):
             error=repr(error),
         )
         await asyncio.sleep(wait)
+        self._seek_back(records)
+
+    def _seek_back(self, records: Sequence[Record]) -> None:
+        """Have the same records handed out again, on every partition that is still ours."""
         kafka = self.kafka
         if kafka is None:
             return

@@ -345,6 +345,24 @@ async def test_a_zombie_commits_nothing_once_another_member_owns_the_partition(k
         assert await effects.counts() == first, "after the take-over the old owner's batches must not land"
 
 
+async def test_a_batch_fenced_on_one_partition_is_done_again_on_the_others(kafka, effects):
+    """It once was dropped whole: what belonged to partitions still owned waited for the next restart."""
+    topic = kafka.fresh_topic(partitions=2)
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 20), partitions=2)
+    consumer = consumer_of(effects, topic, kafka.bootstrap_servers)
+
+    async def lose_one(_transaction: Transaction) -> None:
+        if {partition for partition, _ in effects.batches[-1]} == {0, 1}:
+            consumer._owned.pop(Partition(topic, 1), None)
+
+    effects.before_commit = lose_one
+    async with running(consumer):
+        counts = await effects.reach(10)
+        await asyncio.sleep(0.5)
+    assert {partition for partition, _ in effects.batches[0]} == {0, 1}, "the first batch must have spanned both"
+    assert counts == await effects.counts() == dict.fromkeys(range(0, 20, 2), 1)
+
+
 async def test_the_watchdog_ends_the_process_when_the_fetch_task_has_died(kafka, effects):
     topic = kafka.fresh_topic()
     codes: list[int] = []
