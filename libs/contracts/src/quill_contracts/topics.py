@@ -69,7 +69,7 @@ CATALOG: Final = Topic(
     "subscriptions.catalog.v1",
     "product_key",
     "subscriptions",
-    ("usage-ingest", "quota-limiter", "invoicing"),
+    ("usage-ingest",),
     "compacted",
     partitions=1,
     summary="Products in force and the counters that feed their meters.",
