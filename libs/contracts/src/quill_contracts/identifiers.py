@@ -20,6 +20,8 @@ Instant = Annotated[datetime, AfterValidator(_utc)]
 
 OrganizationId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:-]+$")]
 LicenseId = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_-]+$")]
+SourceName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$")]
+"""Who counted: a region, an instance, or a product that sends meter events."""
 UsageKey = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9_]+$")]
 """A meter's key, e.g. ``events``: what PostHog calls the usage key."""
 ProductKey = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9_]+$")]

@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 Kind = Literal["log", "compacted"]
 DAY_MS: Final = 24 * 60 * 60 * 1000
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 DEAD_SUFFIX: Final = ".dead"
 
 
@@ -19,6 +20,8 @@ class Topic:
     kind: Kind
     partitions: int = 4
     summary: str = ""
+    message_bytes_max: int | None = None
+    """For values beyond Kafka's usual mebibyte; None leaves the broker's own bound."""
 
     @property
     def dead(self) -> str:
@@ -28,9 +31,10 @@ class Topic:
     @property
     def config(self) -> dict[str, str]:
         """Broker settings. Compaction waits a week, so that a reader that was down still sees each step (L12)."""
+        size = {} if self.message_bytes_max is None else {"max.message.bytes": str(self.message_bytes_max)}
         if self.kind == "compacted":
-            return {"cleanup.policy": "compact", "min.compaction.lag.ms": str(7 * DAY_MS)}
-        return {"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS)}
+            return {"cleanup.policy": "compact", "min.compaction.lag.ms": str(7 * DAY_MS), **size}
+        return {"cleanup.policy": "delete", "retention.ms": str(30 * DAY_MS), **size}
 
 
 USAGE_REPORTS: Final = Topic(
@@ -40,6 +44,50 @@ USAGE_REPORTS: Final = Topic(
     ("usage-ingest",),
     "log",
     summary="What sources claim: absolute counts per organization and window.",
+)
+DAILY_REPORTS: Final = Topic(
+    "usage.daily-reports.v1",
+    "organization_id",
+    "usage-ingest",
+    ("usage-ingest",),
+    "log",
+    summary="PostHog's daily reports as its queue or bucket held them, not yet decoded.",
+    message_bytes_max=MESSAGE_BYTES_MAX,
+)
+REPORT_RUNS: Final = Topic(
+    "usage.report-runs.v1",
+    "run_id",
+    "usage-ingest",
+    ("usage-ingest",),
+    "log",
+    partitions=1,
+    summary="Pointers to runs of chunk files in a bucket.",
+)
+METER_EVENTS: Final = Topic(
+    "usage.meter-events.v1",
+    "organization_id",
+    "products, usage-ingest",
+    ("usage-ingest",),
+    "log",
+    summary="Single facts of use, as CloudEvents.",
+)
+WATERMARKS: Final = Topic(
+    "usage.watermarks.v1",
+    "source",
+    "regions",
+    ("usage-ingest",),
+    "log",
+    partitions=1,
+    summary="A source's word that it has sent everything up to an instant.",
+)
+SOURCES: Final = Topic(
+    "usage.sources.v1",
+    "source",
+    "usage-ingest",
+    ("invoicing", "console"),
+    "compacted",
+    partitions=1,
+    summary="How far each source has told everything, who is silent, and what was waived.",
 )
 PERIOD_USAGE: Final = Topic(
     "usage.period-usage.v1",
@@ -110,6 +158,11 @@ LICENSES: Final = Topic(
 
 TOPICS: Final[tuple[Topic, ...]] = (
     USAGE_REPORTS,
+    DAILY_REPORTS,
+    REPORT_RUNS,
+    METER_EVENTS,
+    WATERMARKS,
+    SOURCES,
     PERIOD_USAGE,
     LIMIT_STATES,
     LIMIT_TRANSITIONS,

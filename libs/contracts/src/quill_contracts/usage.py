@@ -12,6 +12,7 @@ from quill_contracts.identifiers import (
     PeriodTotal,
     Quantity,
     Revision,
+    SourceName,
     UsageKey,
 )
 from quill_contracts.message import Message, WireModel
@@ -37,7 +38,7 @@ class UsageReport(Message):
     """
 
     report_id: Annotated[str, Field(min_length=1, max_length=200)]
-    source: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$")]
+    source: SourceName
     organization_id: OrganizationId
     window_start: Instant
     window_end: Instant
@@ -83,6 +84,8 @@ class PeriodUsage(WireModel):
     corrected_revision: Revision | None = None
     """Revision of the newest explicit correction: earlier observations no longer count towards maxima (L3)."""
     meters: dict[UsageKey, MeterUsage]
+    sources: Annotated[list[SourceName], Field(max_length=1_000)] = []
+    """Who reported a window of this period; how far each has told everything: ``usage.sources.v1``."""
 
 
 class PeriodUsageSnapshot(Message):

@@ -17,6 +17,8 @@ from quill_runtime.telemetry import PUBLISHED, current_trace_headers
 
 SEND_TIMEOUT_SECONDS = 20.0
 STOP_TIMEOUT_SECONDS = 5.0
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+"""The largest record a producer sends; a topic may take less."""
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +106,7 @@ class KafkaPublisher:
             enable_idempotence=True,
             linger_ms=self._linger_ms,
             request_timeout_ms=10_000,
-            max_request_size=1_048_576,
+            max_request_size=MESSAGE_BYTES_MAX,
         )
         try:
             await producer.start()

@@ -20,7 +20,9 @@ from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
-from quill_usage_ingest.usecases import project_customers, project_products, record_reports
+from quill_usage_ingest.usecases.project_customers import project_customers
+from quill_usage_ingest.usecases.project_products import project_products
+from quill_usage_ingest.usecases.record_reports import record_reports
 from quill_usage_ingest.wire.subscriptions import from_wire_customer, from_wire_product
 from quill_usage_ingest.wire.usage_reports import UnstorableText, from_wire_usage_report
 

@@ -13,7 +13,7 @@ from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
-from quill_usage_ingest.usecases import audit_organizations
+from quill_usage_ingest.usecases.recompute import audit_organizations
 
 PUBLISH_EVERY_SECONDS: Final = 0.25
 REPLAY_EVERY_SECONDS: Final = 5.0

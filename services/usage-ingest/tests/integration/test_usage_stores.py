@@ -18,15 +18,10 @@ from quill_usage_ingest.store import counter_slots
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.memory import MemoryUsage
 from quill_usage_ingest.store.postgres import PostgresUsage
-from quill_usage_ingest.usecases import (
-    NotYours,
-    audit_organizations,
-    project_customers,
-    project_products,
-    recompute_organization,
-    record_daily_report,
-    record_reports,
-)
+from quill_usage_ingest.usecases.project_customers import project_customers
+from quill_usage_ingest.usecases.project_products import project_products
+from quill_usage_ingest.usecases.recompute import audit_organizations, recompute_organization
+from quill_usage_ingest.usecases.record_reports import NotYours, record_daily_report, record_reports
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)

@@ -15,7 +15,7 @@ from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.postgres import PostgresUsage
-from quill_usage_ingest.usecases import CurrentUsage, NotYours, record_daily_report
+from quill_usage_ingest.usecases.record_reports import CurrentUsage, NotYours, record_daily_report
 from quill_usage_ingest.wire.daily_reports import (
     DailyReport,
     InvalidDailyReport,

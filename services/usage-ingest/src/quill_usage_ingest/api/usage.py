@@ -18,7 +18,7 @@ from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import WindowKey
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.postgres import PostgresUsage
-from quill_usage_ingest.usecases import recompute_organization
+from quill_usage_ingest.usecases.recompute import recompute_organization
 from quill_usage_ingest.wire.usage_view import to_wire_kept_report, to_wire_usage
 
 REPORTS_PAGE_MAX: Final = 500

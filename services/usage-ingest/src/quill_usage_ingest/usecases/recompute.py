@@ -1,0 +1,85 @@
+"""Add up all cells again: the audit and its repair (L2, L3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from quill_pricing.period import BillingPeriod
+
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.period_usage import PeriodSum, PeriodUsage, reconciled, sum_windows
+from quill_usage_ingest.domain.usage_book import PeriodKey
+from quill_usage_ingest.domain.usage_cells import WindowCells
+from quill_usage_ingest.ports import UsageTransaction
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """Periods of one organization that did not agree with its cells and now do."""
+
+    organization_id: str
+    repaired: tuple[BillingPeriod, ...]
+    retired: int
+
+
+async def recompute_organization(organization_id: str, *, tx: UsageTransaction) -> Recomputed:
+    """Add up all cells again under the present schedule: the audit, its repair, and what a changed schedule needs.
+
+    Maxima already published for a period are kept (L3); a period that is no longer on the schedule goes out of force.
+    An organization nobody knows has nothing to recompute.
+    """
+    known = (await tx.lock_organizations({organization_id})).get(organization_id)
+    if known is None:
+        return Recomputed(organization_id, (), 0)
+    sums = _sums_by_period(organization_id, known, await tx.windows_between(organization_id, None, None))
+    stored = await tx.periods(set(sums))
+    in_force = {usage.period for usage in await tx.periods_in_force(organization_id, newest=None)}
+    revision = known.usage_revision + 1
+    changed: dict[PeriodKey, PeriodUsage] = {}
+    for key, period_sum in sums.items():
+        usage = reconciled(period_sum, stored.get(key), revision=revision)
+        if usage is not stored.get(key) or key.period not in in_force:
+            changed[key] = usage
+    await tx.save_periods(changed)
+    keep = set(sums) | await _empty_periods_on_schedule(organization_id, known, tx)
+    retired = await tx.retire_periods_except(organization_id, keep)
+    if changed or retired:
+        await tx.save_revisions({organization_id: revision}, is_publication_due=True)
+    return Recomputed(organization_id, tuple(sorted((key.period for key in changed), key=attrgetter("start"))), retired)
+
+
+def _sums_by_period(
+    organization_id: str, organization: Organization, windows: Sequence[tuple[object, WindowCells]]
+) -> dict[PeriodKey, PeriodSum]:
+    by_period: dict[BillingPeriod, list[WindowCells]] = {}
+    for _, window in windows:
+        by_period.setdefault(organization.schedule.period_containing(window.window.start), []).append(window)
+    sums = {}
+    for period, held in by_period.items():
+        period_sum = sum_windows(period, held)
+        if period_sum is not None:
+            sums[PeriodKey(organization_id, period)] = period_sum
+    return sums
+
+
+async def _empty_periods_on_schedule(
+    organization_id: str, organization: Organization, tx: UsageTransaction
+) -> set[PeriodKey]:
+    """Periods that only reports without counters made: no cell speaks for them, and they are right as they are."""
+    return {
+        PeriodKey(organization_id, usage.period)
+        for usage in await tx.periods_in_force(organization_id, newest=None)
+        if not usage.counters and organization.schedule.period_containing(usage.period.start) == usage.period
+    }
+
+
+async def audit_organizations(*, tx: UsageTransaction, after: str, limit: int) -> tuple[str, list[Recomputed]]:
+    """Recompute the next ``limit`` organizations; the second part holds those that did not agree.
+
+    Returns:
+        Where to go on, empty at the end, and what was repaired.
+    """
+    organization_ids = await tx.organizations_after(after, limit=limit)
+    results = [await recompute_organization(organization_id, tx=tx) for organization_id in organization_ids]
+    cursor = organization_ids[-1] if len(organization_ids) == limit else ""
+    return cursor, [result for result in results if result.repaired or result.retired]

@@ -1,0 +1,91 @@
+"""Enter reports, from wherever they came, and save what they changed (L1, L4)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from quill_pricing.period import BillingPeriod
+
+from quill_usage_ingest.domain.meters import MeterMap
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.period_usage import PeriodUsage
+from quill_usage_ingest.domain.usage_book import YEARS, PeriodKey, Refusal, UsageBook, Verdict
+from quill_usage_ingest.ports import ArrivedReport, UsageTransaction
+
+
+async def record_reports(
+    arrived: Sequence[ArrivedReport], *, tx: UsageTransaction, now: datetime, is_publication_due: bool
+) -> list[Verdict | Refusal]:
+    """Enter reports in the order given and save what they changed; one answer per report.
+
+    Refused reports leave no trace here: the caller parks them (L4). ``is_publication_due`` says that the caller has no
+    redelivery behind it, so the publishing job must see to the new revisions.
+
+    Raises:
+        TooManyCounters: a new counter name found no slot; nothing may be committed.
+    """
+    organizations = await tx.lock_organizations({item.report.organization_id for item in arrived})
+    book = await _load_book(
+        [item for item in arrived if item.report.organization_id in organizations], organizations, tx
+    )
+    outcomes = [book.enter(item.report, now=now) for item in arrived]
+    await tx.save_windows({key: book.windows[key] for key in book.changed_windows})
+    await tx.save_periods({key: book.periods[key] for key in book.changed_periods})
+    await tx.save_revisions(book.new_revisions, is_publication_due=is_publication_due)
+    kept = [(item, outcome) for item, outcome in zip(arrived, outcomes, strict=True) if isinstance(outcome, Verdict)]
+    await tx.keep_reports(kept, now=now)
+    return outcomes
+
+
+async def _load_book(
+    arrived: Sequence[ArrivedReport], organizations: dict[str, Organization], tx: UsageTransaction
+) -> UsageBook:
+    reports = [item.report for item in arrived]
+    book = UsageBook(
+        schedules={organization_id: known.schedule for organization_id, known in organizations.items()},
+        revisions={organization_id: known.usage_revision for organization_id, known in organizations.items()},
+        known_contents=await tx.known_contents({report.name for report in reports}),
+    )
+    book.know_windows(await tx.windows_of_days({report.day_key for report in reports}))
+    book.periods |= await tx.periods({book.period_key(r) for r in reports if r.window.start.year in YEARS})
+    return book
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentUsage:
+    """An organization with its present period and what it used in it; ``usage`` is None before the first report."""
+
+    organization: Organization
+    period: BillingPeriod
+    usage: PeriodUsage | None
+    meters: MeterMap
+
+
+class NotYours(Exception):
+    """The organization does not belong to this license, or nobody knows it: the same answer for both (L18)."""
+
+
+async def record_daily_report(
+    arrived: ArrivedReport, *, license_id: str, tx: UsageTransaction, now: datetime
+) -> CurrentUsage | Refusal:
+    """Enter a report that came over HTTP from the holder of a license, and read what its organization used.
+
+    Raises:
+        NotYours: the organization is unknown or belongs to another license.
+        TooManyCounters: a new counter name found no slot.
+    """
+    organization_id = arrived.report.organization_id
+    known = await tx.lock_organizations({organization_id})
+    if organization_id not in known or known[organization_id].license_id != license_id:
+        raise NotYours(organization_id)
+    (outcome,) = await record_reports([arrived], tx=tx, now=now, is_publication_due=True)
+    if isinstance(outcome, Refusal):
+        return outcome
+    organization = known[organization_id]
+    key = PeriodKey(organization_id, organization.schedule.period_containing(now))
+    return CurrentUsage(
+        organization=organization,
+        period=key.period,
+        usage=(await tx.periods({key})).get(key),
+        meters=MeterMap.of(await tx.metered_products()),
+    )
