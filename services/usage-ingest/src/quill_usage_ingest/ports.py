@@ -20,7 +20,8 @@ SNAPSHOT_PERIODS = 3
 class Arrival:
     """How a report came in: its exact bytes and where they stood (L4, L5).
 
-    ``intake`` is ``kafka`` or ``http``; the position is empty for HTTP. ``note`` tells what was left out of the cells.
+    ``intake`` is ``kafka``, ``http``, ``queue-v1``, ``bucket-v2``, ``meter-events``, ``correction`` or ``backfill``; the
+    position is empty where there is no log. ``note`` tells what was left out of the cells.
     """
 
     intake: str
@@ -59,6 +60,15 @@ class KeptReport:
     correction_actor: str | None
     correction_reason: str | None
     note: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptClaim:
+    """A kept report with what it claims, in normal form, and the exact bytes it came in."""
+
+    kept: KeptReport
+    report: UsageReport
+    body: bytes
 
 
 class TooManyCounters(Exception):

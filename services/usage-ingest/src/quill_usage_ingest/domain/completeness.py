@@ -9,6 +9,8 @@ class Completeness(StrEnum):
 
     PARTIAL = "partial"
     COMPLETE = "complete"
+    CORRECTED = "corrected"
+    """Said by a named person of ours: holds against whatever the source still says, until it is taken back (L3)."""
 
 
 def completeness_of_window(*, window_end: datetime, now: datetime) -> Completeness:

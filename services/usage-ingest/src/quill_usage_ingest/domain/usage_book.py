@@ -37,6 +37,10 @@ class Verdict(StrEnum):
     """Claims of higher rank hold its cells."""
     CONFLICT = "conflict"
     """Another content is known under its name; merged by rank all the same, and both are kept."""
+    VOIDED = "voided"
+    """Taken out of count by a correction: kept, and without effect until the correction is reverted (L3)."""
+    SHADOWED = "shadowed"
+    """Of a report generation that is compared and does not count."""
 
 
 @dataclass(frozen=True, slots=True)
