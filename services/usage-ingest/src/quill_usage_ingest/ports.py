@@ -20,8 +20,8 @@ SNAPSHOT_PERIODS = 3
 class Arrival:
     """How a report came in: its exact bytes and where they stood (L4, L5).
 
-    ``intake`` is ``kafka``, ``http``, ``queue-v1``, ``bucket-v2``, ``meter-events``, ``correction`` or ``backfill``; the
-    position is empty where there is no log. ``note`` tells what was left out of the cells.
+    ``intake`` is ``kafka``, ``http``, ``queue-v1``, ``bucket-v2``, ``meter-events``, ``correction`` or ``backfill``;
+    the position is empty where there is no log. ``note`` tells what was left out of the cells.
     """
 
     intake: str

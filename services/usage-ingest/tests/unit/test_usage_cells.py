@@ -31,11 +31,11 @@ def test_the_changes_of_a_claim_are_what_joining_it_changes(known, claimed):
 
 @given(st.tuples(st.sampled_from(Completeness), INSTANTS), st.tuples(st.sampled_from(Completeness), INSTANTS))
 def test_ranks_order_by_completeness_and_then_by_as_of(one, other):
-    plain = [(completeness is Completeness.COMPLETE, as_of) for completeness, as_of in (one, other)]
+    plain = [(list(Completeness).index(completeness), as_of) for completeness, as_of in (one, other)]
     assert (rank_of(*one) < rank_of(*other)) == (plain[0] < plain[1])
     assert 0 < rank_of(*one) < 2**63
     assert as_of_rank(rank_of(*one)) == one[1]
-    assert is_complete(rank_of(*one)) == (one[0] is Completeness.COMPLETE)
+    assert is_complete(rank_of(*one)) == (one[0] is not Completeness.PARTIAL)
 
 
 EARLY = datetime(2026, 10, 6, tzinfo=UTC)
@@ -47,6 +47,7 @@ LATE = EARLY + timedelta(microseconds=1)
     [
         (("partial", EARLY, 9), ("partial", LATE, 5), 5),
         (("partial", LATE, 9), ("complete", EARLY, 5), 5),
+        (("complete", LATE, 9), ("corrected", EARLY, 5), 5),
         (("complete", EARLY, 9), ("complete", LATE, 5), 5),
         (("complete", EARLY, 9), ("complete", EARLY, 5), 9),
         (("complete", LATE, 9), ("partial", LATE, 99), 9),

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from quill_pricing.period import BillingPeriod
 
-from quill_usage_ingest.domain.usage_cells import Cell, CellChange, WindowCells, as_of_rank, is_complete
+from quill_usage_ingest.domain.usage_cells import INSTANT_MASK, Cell, CellChange, WindowCells, as_of_rank, is_complete
 
 
 class CounterUsage(NamedTuple):
@@ -131,4 +131,4 @@ def reconciled(period_sum: PeriodSum, stored: PeriodUsage | None, *, revision: i
 
 def _instant_only(cell: Cell) -> int:
     """A rank without its completeness, so that the newest instant can be found among both kinds."""
-    return cell.rank & ((1 << 60) - 1)
+    return cell.rank & INSTANT_MASK

@@ -18,14 +18,14 @@ _COMPLETE_BIT: Final = 1 << 60
 """Above every instant: microseconds from year 1 to year 9999 need 59 bits."""
 _CORRECTED_BIT: Final = 1 << 61
 """Beside the complete bit: a corrected window is a complete one."""
-_INSTANT_MASK: Final = _COMPLETE_BIT - 1
+INSTANT_MASK: Final = _COMPLETE_BIT - 1
 
 
 def rank_of(completeness: Completeness, as_of: datetime) -> int:
     """Completeness, then as-of instant, as one integer that fits a bigint and orders the same way.
 
-    Bit 61 says "corrected", bit 60 "complete"; below them stand the microseconds from year 1 to the as-of instant, plus one, so that 0 is
-    free to mean "never reported".
+    Bit 61 says "corrected", bit 60 "complete"; below them stand the microseconds from year 1 to the as-of instant, plus
+    one, so that 0 is free to mean "never reported".
     """
     since = (as_of - _RANK_EPOCH) // _MICROSECOND + 1
     match completeness:
@@ -44,7 +44,7 @@ def is_complete(rank: int) -> bool:
 
 def as_of_rank(rank: int) -> datetime:
     """The as-of instant inside a rank above 0."""
-    return _RANK_EPOCH + ((rank & _INSTANT_MASK) - 1) * _MICROSECOND
+    return _RANK_EPOCH + ((rank & INSTANT_MASK) - 1) * _MICROSECOND
 
 
 class Cell(NamedTuple):

@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -36,7 +36,8 @@ class _Report(Struct, frozen=True):
     organization_id: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:-]+\Z")]
     window_start: _Instant
     window_end: _Instant
-    completeness: Completeness
+    completeness: Literal["partial", "complete"]
+    """Only a person of ours may say ``corrected``, and not by this way."""
     as_of: _Instant
     counters: _Counters
     teams: Annotated[dict[str, _Counters], Meta(max_length=100_000)] = {}
@@ -74,7 +75,7 @@ def from_wire_usage_report(value: bytes) -> UsageReport:
         organization_id=wire.organization_id,
         source=wire.source,
         window=UsageWindow(wire.window_start, wire.window_end),
-        completeness=wire.completeness,
+        completeness=Completeness(wire.completeness),
         as_of=wire.as_of,
         counters=wire.counters,
         content_hash=hashlib.sha256(_content_encoder.encode(wire)).digest(),
