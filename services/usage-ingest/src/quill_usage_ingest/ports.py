@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from quill_usage_ingest.domain.correction import AppliedCorrection
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.period_usage import PeriodUsage
@@ -69,6 +70,18 @@ class KeptClaim:
     kept: KeptReport
     report: UsageReport
     body: bytes
+
+
+class Corrections(Protocol):
+    """What people corrected, beside a `UsageTransaction` and under the same row lock."""
+
+    async def of_organization(self, organization_id: str) -> list[AppliedCorrection]:
+        """All of them, oldest first, those taken back too."""
+        ...
+
+    async def save(self, correction: AppliedCorrection) -> None:
+        """Insert, or replace when it was taken back; either is an event of its own (L20)."""
+        ...
 
 
 class TooManyCounters(Exception):

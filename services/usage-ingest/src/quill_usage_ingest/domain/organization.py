@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from quill_pricing.period import BillingSchedule
 
@@ -31,6 +32,8 @@ class CustomerFacts:
     trust_scores: Mapping[str, int] = field(default_factory=dict)
     """By product key, as PostHog's client looks them up."""
     features: tuple[Feature, ...] = ()
+    prices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Price documents by meter of what is subscribed, to show what a correction would cost; nothing is billed here."""
 
 
 @dataclass(frozen=True, slots=True)

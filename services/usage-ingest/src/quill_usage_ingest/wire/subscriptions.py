@@ -27,6 +27,11 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Organization:
                 if meter in product_by_meter
             },
             features=tuple(Feature(**feature.model_dump()) for feature in snapshot.features),
+            prices={
+                item.usage_key: item.price.model_dump(mode="json", exclude_none=True)
+                for item in snapshot.items
+                if item.usage_key and item.subscribed and snapshot.has_active_subscription
+            },
         ),
     )
 
