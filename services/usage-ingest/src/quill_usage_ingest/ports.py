@@ -9,9 +9,11 @@ from quill_usage_ingest.domain.correction import AppliedCorrection
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.period_usage import PeriodUsage
+from quill_usage_ingest.domain.team_cells import TeamRows
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageReport, WindowKey
+from quill_usage_ingest.domain.usage_series import TeamAmount
 
 SNAPSHOT_PERIODS = 3
 """Newest periods that travel in one snapshot."""
@@ -167,3 +169,42 @@ class UsageTransaction(Protocol):
     async def raise_all_revisions(self) -> int:
         """A new revision, due for publication, for every organization that has one. Returns how many."""
         ...
+
+class TeamTransaction(Protocol):
+    """Reads and writes of team cells in one transaction, which need and take no lock of the organization's rows."""
+
+    async def hold_teams(self, organization_ids: Collection[str], *, counters: Collection[str]) -> None:
+        """Keep other writers of these organizations' team rows out until the end; the counters have slots then.
+
+        Raises:
+            TooManyCounters: a new counter name found no slot.
+        """
+        ...
+
+    async def out_of_count(self, names: Collection[ReportName]) -> set[tuple[object, bytes]]:
+        """Which reports of these names do not count (voided, shadowed), with their content hashes."""
+        ...
+
+    async def team_rows_of_days(self, days: Collection[DayKey]) -> TeamRows: ...
+
+    async def save_team_rows(self, rows: TeamRows) -> None:
+        """Insert or replace packed rows whose counters have slots."""
+        ...
+
+    async def forget_team_windows(self, windows: Collection[WindowKey]) -> None: ...
+
+    async def team_amounts(
+        self,
+        organization_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        interval: str,
+        counters: Collection[str],
+        team_ids: Collection[str] | None,
+        limit: int,
+    ) -> list[TeamAmount]:
+        """Sums by interval (day, week, month), team and counter of windows starting in [``start``, ``end``)."""
+        ...
+
+    async def team_ids(self, organization_id: str, start: datetime, end: datetime, *, limit: int) -> list[str]: ...
