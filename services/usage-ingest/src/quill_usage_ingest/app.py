@@ -6,6 +6,7 @@ from quill_runtime.lifecycle import Service
 
 from quill_usage_ingest import consumers, jobs
 from quill_usage_ingest.api import daily_report, usage
+from quill_usage_ingest.consumers.teams import report_teams
 from quill_usage_ingest.settings import UsageIngestSettings
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.publication import SnapshotPublication
@@ -50,6 +51,7 @@ def build(settings: UsageIngestSettings) -> Service:
                     publication=publication,
                 )
             ),
+            foundation.consumer(report_teams(f"{NAME}.teams", slots=slots)),
         ],
         components=jobs.jobs(
             database=foundation.database,
