@@ -160,6 +160,14 @@ class UsageTransaction(Protocol):
         self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
     ) -> list[KeptReport]: ...
 
+    async def accounts_of_further_license(self, license_id: str) -> list[str]:
+        """Organizations that name this license as a further one of theirs; more than one is a contradiction."""
+        ...
+
+    async def save_further_licenses(self, organization_id: str, license_ids: Collection[str]) -> None:
+        """Replace the further licenses of an organization."""
+        ...
+
     async def metered_products(self) -> list[MeteredProduct]: ...
 
     async def save_metered_products(self, products: Collection[MeteredProduct]) -> None:

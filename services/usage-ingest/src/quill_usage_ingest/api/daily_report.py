@@ -1,5 +1,6 @@
 """``POST /api/usage``: PostHog's daily report (wire contract 5)."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,9 @@ from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.teams import PostgresTeams
 from quill_usage_ingest.usecases.record_reports import CurrentUsage, NotYours, record_daily_report
+from quill_usage_ingest.usecases.record_teams import record_teams
 from quill_usage_ingest.wire.daily_reports import (
     DailyReport,
     InvalidDailyReport,
@@ -23,6 +26,7 @@ from quill_usage_ingest.wire.daily_reports import (
     to_usage_report,
 )
 from quill_usage_ingest.wire.period_usage import to_wire_billing_answer
+from quill_usage_ingest.wire.team_reports import InvalidTeams, teams_of_daily_report
 
 
 def router(*, database: Database, keyring: Keyring, clock: Clock, slots: CounterSlots) -> APIRouter:
@@ -43,6 +47,8 @@ def router(*, database: Database, keyring: Keyring, clock: Clock, slots: Counter
             )
         except InvalidDailyReport as error:
             raise Problem(400, error.code, str(error), attr=error.attribute) from error
+        except InvalidTeams as error:
+            raise Problem(400, "invalid_input", str(error), attr=error.attribute) from error
         except NotYours as error:
             raise not_yours() from error
         except TooManyCounters as error:
@@ -62,5 +68,10 @@ async def _record(
     usage = PostgresUsage(transaction, slots)
     meters = MeterMap.of(await usage.metered_products())
     report, note = to_usage_report(daily, source=caller.attributes["source"], metered_counters=meters.counters, now=now)
+    teams = teams_of_daily_report(daily.fields, report, metered_counters=meters.counters)
     arrived = ArrivedReport(report, Arrival("http", daily.body, note=note))
-    return await record_daily_report(arrived, license_id=caller.key_id, tx=usage, now=now)
+    current = await record_daily_report(arrived, license_id=caller.key_id, tx=usage, now=now)
+    if isinstance(current, CurrentUsage):
+        on_account = replace(report, organization_id=current.organization.organization_id)
+        await record_teams([replace(teams, report=on_account)], tx=PostgresTeams(transaction, slots), now=now)
+    return current

@@ -24,9 +24,7 @@ FETCH_WAIT_MS: Final = 100
 def report_teams(group: str, *, slots: CounterSlots) -> Consumption[TeamsReport | None]:
     """The teams of usage reports, merged into team cells."""
 
-    async def apply(
-        transaction: Transaction, received: Sequence[Received[TeamsReport | None]], now: datetime
-    ) -> None:
+    async def apply(transaction: Transaction, received: Sequence[Received[TeamsReport | None]], now: datetime) -> None:
         await enter_teams(
             transaction, [item.message for item in received if item.message is not None], slots=slots, now=now
         )

@@ -32,6 +32,8 @@ class CustomerFacts:
     trust_scores: Mapping[str, int] = field(default_factory=dict)
     """By product key, as PostHog's client looks them up."""
     features: tuple[Feature, ...] = ()
+    further_license_ids: tuple[str, ...] = ()
+    """More instances billed on this account (O3)."""
     prices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Price documents by meter of what is subscribed, to show what a correction would cost; nothing is billed here."""
 
@@ -50,3 +52,7 @@ class Organization:
     schedule: BillingSchedule
     customer: CustomerFacts
     usage_revision: int = 0
+
+    def is_spoken_for_by(self, license_id: str) -> bool:
+        """Whether this license is the organization's own, or a further one on its account (L17, O3)."""
+        return license_id == self.license_id or license_id in self.customer.further_license_ids

@@ -28,6 +28,7 @@ class MemoryUsage:
     reports: list[tuple[KeptReport, ReportName, bytes]] = field(default_factory=list)
     products: dict[str, MeteredProduct] = field(default_factory=dict)
     counters: set[str] = field(default_factory=set)
+    further_licenses: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["MemoryUsage"]:
@@ -159,6 +160,12 @@ class MemoryUsage:
             and kept.id > after_id
             and window_start in (None, kept.window_start)
         ][:limit]
+
+    async def accounts_of_further_license(self, license_id: str) -> list[str]:
+        return sorted(key for key, held in self.further_licenses.items() if license_id in held)
+
+    async def save_further_licenses(self, organization_id: str, license_ids: Collection[str]) -> None:
+        self.further_licenses[organization_id] = frozenset(license_ids)
 
     async def metered_products(self) -> list[MeteredProduct]:
         return [self.products[key] for key in sorted(self.products)]

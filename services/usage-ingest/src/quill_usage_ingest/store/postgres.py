@@ -20,6 +20,7 @@ from quill_usage_ingest.ports import ArrivedReport, KeptReport
 from quill_usage_ingest.store import statements
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.customer_json import facts_from_json, facts_to_json
+from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
 from quill_usage_ingest.store.packing import pack_cells, pack_counters, unpack_cells, unpack_counters
 from quill_usage_ingest.store.tables import metered_products, organizations, period_usage, usage_reports, usage_windows
 
@@ -27,7 +28,7 @@ ROWS_MAX = 100_000
 """Windows or periods of one organization that one read may return: ten years of thirty sources."""
 
 
-class PostgresUsage:
+class PostgresUsage(PostgresFurtherLicenses):
     """`UsageTransaction` on one open transaction."""
 
     def __init__(self, transaction: Transaction, slots: CounterSlots) -> None:

@@ -107,9 +107,7 @@ class PostgresTeams:
                 "report_ids": [name.report_id for name in names],
             },
         )
-        return {
-            (ReportName(row.organization_id, row.source, row.report_id), bytes(row.content_hash)) for row in rows
-        }
+        return {(ReportName(row.organization_id, row.source, row.report_id), bytes(row.content_hash)) for row in rows}
 
     async def team_rows_of_days(self, days: Collection[DayKey]) -> TeamRows:
         if not days:

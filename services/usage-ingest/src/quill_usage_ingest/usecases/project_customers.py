@@ -30,6 +30,8 @@ async def project_customers(snapshots: Sequence[Organization], *, tx: UsageTrans
         if stored is not None and snapshot.customer_revision <= stored.customer_revision:
             continue
         await tx.save_customer(snapshot)
+        if stored is None or snapshot.customer.further_license_ids != stored.customer.further_license_ids:
+            await tx.save_further_licenses(organization_id, snapshot.customer.further_license_ids)
         if stored is None:
             first_seen.append(organization_id)
         elif stored.schedule != snapshot.schedule:

@@ -1,7 +1,7 @@
 """Enter reports, from wherever they came, and save what they changed (L1, L4)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from quill_pricing.period import BillingPeriod
@@ -11,6 +11,7 @@ from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import YEARS, PeriodKey, Refusal, UsageBook, Verdict
 from quill_usage_ingest.ports import ArrivedReport, UsageTransaction
+from quill_usage_ingest.usecases.accounts import find_account
 
 
 async def record_reports(
@@ -70,14 +71,22 @@ async def record_daily_report(
 ) -> CurrentUsage | Refusal:
     """Enter a report that came over HTTP from the holder of a license, and read what its organization used.
 
+    A further license reports on the account that names it, under its own source, so that instances add up (O3).
+
     Raises:
         NotYours: the organization is unknown or belongs to another license.
         TooManyCounters: a new counter name found no slot.
     """
-    organization_id = arrived.report.organization_id
+    named = arrived.report.organization_id
+    account = await find_account(license_id=license_id, organization_id=named, tx=tx)
+    if account is None:
+        raise NotYours(named)
+    organization_id = account.organization_id
     known = await tx.lock_organizations({organization_id})
-    if organization_id not in known or known[organization_id].license_id != license_id:
-        raise NotYours(organization_id)
+    if organization_id not in known or not known[organization_id].is_spoken_for_by(license_id):
+        raise NotYours(named)
+    if organization_id != named:
+        arrived = _on_account(arrived, organization_id)
     (outcome,) = await record_reports([arrived], tx=tx, now=now, is_publication_due=True)
     if isinstance(outcome, Refusal):
         return outcome
@@ -88,4 +97,12 @@ async def record_daily_report(
         period=key.period,
         usage=(await tx.periods({key})).get(key),
         meters=MeterMap.of(await tx.metered_products()),
+    )
+
+
+def _on_account(arrived: ArrivedReport, organization_id: str) -> ArrivedReport:
+    """The report as a claim on the account; the name it came under stays in the note (L5)."""
+    note = {**(arrived.arrival.note or {}), "named_organization_id": arrived.report.organization_id}
+    return ArrivedReport(
+        replace(arrived.report, organization_id=organization_id), replace(arrived.arrival, note=note)
     )

@@ -27,6 +27,7 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Organization:
                 if meter in product_by_meter
             },
             features=tuple(Feature(**feature.model_dump()) for feature in snapshot.features),
+            further_license_ids=tuple(sorted(set(snapshot.further_license_ids))),
             prices={
                 item.usage_key: item.price.model_dump(mode="json", exclude_none=True)
                 for item in snapshot.items
