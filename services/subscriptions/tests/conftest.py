@@ -16,6 +16,7 @@ from quill_subscriptions.api.access import Access
 from quill_subscriptions.api.billing import billing_routes
 from quill_subscriptions.api.catalog import catalog_routes
 from quill_subscriptions.api.customers import customer_routes
+from quill_subscriptions.api.licenses import license_routes
 from quill_subscriptions.domain.catalog import Catalog
 from quill_subscriptions.ports import SubscriptionsStore
 from quill_subscriptions.store.memory import MemorySubscriptions
@@ -125,7 +126,12 @@ def calling(access: Access, clock: MovableClock) -> Callable[[SubscriptionsStore
     def build(store: SubscriptionsStore) -> Caller:
         app = http.create_app(
             title="subscriptions",
-            routers=[billing_routes(store, access), customer_routes(store, access), catalog_routes(store, access)],
+            routers=[
+                billing_routes(store, access),
+                customer_routes(store, access),
+                license_routes(store, access),
+                catalog_routes(store, access),
+            ],
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         return Caller(httpx.AsyncClient(transport=transport, base_url="http://billing"), clock, access.keyring)

@@ -9,6 +9,7 @@ from quill_subscriptions.api.access import Access
 from quill_subscriptions.api.billing import billing_routes
 from quill_subscriptions.api.catalog import catalog_routes
 from quill_subscriptions.api.customers import customer_routes
+from quill_subscriptions.api.licenses import license_routes
 from quill_subscriptions.settings import SubscriptionsSettings
 from quill_subscriptions.store.postgres import PostgresSubscriptions
 
@@ -22,7 +23,12 @@ def build(settings: SubscriptionsSettings) -> Service:
     catalog_file = jobs.CatalogFile(settings.catalog_file, store, foundation.clock)
     foundation.health.checks["catalog"] = catalog_file.check
     return foundation.service(
-        routers=[billing_routes(store, access), customer_routes(store, access), catalog_routes(store, access)],
+        routers=[
+            billing_routes(store, access),
+            customer_routes(store, access),
+            license_routes(store, access),
+            catalog_routes(store, access),
+        ],
         consumers=[foundation.consumer(consumers.period_usage(store.within))],
         components=[
             catalog_file,

@@ -78,6 +78,18 @@ class SubscriptionsTransaction(Protocol):
         """
         ...
 
+    async def attach_license(self, license_id: str, organization_id: str, *, now: datetime) -> str:
+        """Bind a license that is nobody's yet as a further one of an account (O3); returns whose it is now."""
+        ...
+
+    async def detach_license(self, license_id: str, organization_id: str) -> None:
+        """Let go of a further license of this account; one that is not, stays as it is."""
+        ...
+
+    async def account_of_further_license(self, license_id: str) -> str | None:
+        """The organization on whose account this license is billed beside that account's own."""
+        ...
+
     async def save(self, change: CustomerChange, *, before: CustomerRecord | None) -> CustomerRecord:
         """Append the events, store the projection and publish its complete snapshot under the next revision.
 

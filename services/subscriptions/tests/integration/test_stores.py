@@ -264,3 +264,26 @@ async def test_lists_and_histories_are_read_in_pages(store: Any, now: datetime) 
         await change(store, now, ChangeNeverDropData(never_drop_data=value))
     events = await store.run(lambda tx: tx.history("org-1", after=1, count_max=1))
     assert [(event.version, type(event.recorded.event).__name__) for event in events] == [(2, "NeverDropDataChanged")]
+
+
+async def test_a_license_is_attached_to_one_account_and_let_go_by_that_account_alone(store: Any, now: datetime) -> None:
+    async def attach(license_id: str, organization_id: str) -> str:
+        return await store.run(lambda tx: tx.attach_license(license_id, organization_id, now=now))
+
+    async def account_of(license_id: str) -> str | None:
+        return await store.run(lambda tx: tx.account_of_further_license(license_id))
+
+    await register(store, now)
+    assert await attach("self-1", "org-2") == "org-1", "an account's own license is its own"
+    assert await account_of("self-1") is None
+    assert [await attach("extra", "org-1"), await attach("extra-2", "org-1")] == ["org-1", "org-1"]
+    assert await attach("extra", "org-2") == "org-1"
+    with pytest.raises(ForeignOrganization):
+        await register(store, now, tenant("org-9", "extra"))
+    await store.run(lambda tx: tx.detach_license("extra", "org-2"))
+    await store.run(lambda tx: tx.detach_license("self-1", "org-1"))
+    assert [await account_of("extra"), await account_of("extra-2")] == ["org-1", "org-1"]
+    assert await attach("self-1", "org-2") == "org-1"
+    await store.run(lambda tx: tx.detach_license("extra", "org-1"))
+    assert await account_of("extra") is None
+    assert await attach("extra", "org-2") == "org-2"

@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quill_contracts.catalog_file import load_catalog
 from quill_subscriptions.domain.commands import (
+    AttachLicense,
     CancelSubscription,
     ChangeNeverDropData,
     ChangeTrustScores,
     CustomerCommand,
+    DetachLicense,
     IllegalMove,
     RegisterProjects,
     Rename,
@@ -44,6 +46,8 @@ commands = st.one_of(
     projects.map(RegisterProjects),
     st.none().map(SetTrial),
     instants.map(SetTrial),
+    st.sampled_from("ab").map(lambda license_id: AttachLicense(license_id, "another region")),
+    st.sampled_from("ab").map(lambda license_id: DetachLicense(license_id, "closed")),
 )
 limits = st.tuples(st.dictionaries(st.sampled_from(METERED), st.none() | st.integers(0, 500)), st.booleans())
 steps = st.lists(st.tuples(st.timedeltas(timedelta(0), timedelta(days=20)), commands | limits), max_size=12)

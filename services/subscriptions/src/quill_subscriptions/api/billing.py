@@ -13,7 +13,7 @@ from quill_subscriptions.domain.commands import CustomerCommand
 from quill_subscriptions.ports import CustomerRecord, SubscriptionsStore, SubscriptionsTransaction
 from quill_subscriptions.usecases.changes import catalog_in_force, change_customer, limits_command
 from quill_subscriptions.usecases.reading import BillingView, view_billing
-from quill_subscriptions.usecases.registration import find_or_register
+from quill_subscriptions.usecases.registration import find_billed_or_register, find_or_register
 from quill_subscriptions.wire.billing_object import billing_object, features_document
 from quill_subscriptions.wire.offer import STANDARD_PLAN, offer_document
 from quill_subscriptions.wire.requests import BillingChange
@@ -27,6 +27,9 @@ def billing_routes(store: SubscriptionsStore, access: Access) -> APIRouter:  # n
     async def registered(caller: LicenseCaller, tx: SubscriptionsTransaction, now: datetime) -> CustomerRecord:
         return await find_or_register(caller.tenant, customer_id=str(uuid.uuid4()), tx=tx, now=now)
 
+    async def billed(caller: LicenseCaller, tx: SubscriptionsTransaction, now: datetime) -> CustomerRecord:
+        return await find_billed_or_register(caller.tenant, customer_id=str(uuid.uuid4()), tx=tx, now=now)
+
     def shown(view: BillingView, caller: LicenseCaller, *, forecast: bool) -> dict[str, Any]:
         license_type = caller.tenant.license_type
         return billing_object(view.record.customer, view.standing, license_type=license_type, forecast=forecast)
@@ -36,7 +39,7 @@ def billing_routes(store: SubscriptionsStore, access: Access) -> APIRouter:  # n
         now = access.clock.now()
 
         async def work(tx: SubscriptionsTransaction) -> BillingView:
-            return await view_billing(await registered(caller, tx, now), tx=tx, now=now)
+            return await view_billing(await billed(caller, tx, now), tx=tx, now=now)
 
         with refusals():
             view = await store.run(work)
@@ -79,7 +82,7 @@ def billing_routes(store: SubscriptionsStore, access: Access) -> APIRouter:  # n
         now = access.clock.now()
 
         async def work(tx: SubscriptionsTransaction) -> BillingView:
-            return await view_billing(await registered(caller, tx, now), tx=tx, now=now)
+            return await view_billing(await billed(caller, tx, now), tx=tx, now=now)
 
         with refusals():
             view = await store.run(work)

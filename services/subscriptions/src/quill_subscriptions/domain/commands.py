@@ -11,6 +11,7 @@ from quill_subscriptions.domain.customer import (
     Customer,
     CustomerEvent,
     CustomerRegistered,
+    FurtherLicensesChanged,
     NeverDropDataChanged,
     OrganizationRenamed,
     Project,
@@ -25,6 +26,8 @@ from quill_subscriptions.domain.customer import (
 )
 
 MONTHLY = "1 month"
+FURTHER_LICENSES_MAX = 1_000
+"""As many as a customer snapshot may name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,22 @@ class SetTrial:
     until: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class AttachLicense:
+    """Bill one more instance on this account."""
+
+    license_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetachLicense:
+    """Stop billing an instance on this account."""
+
+    license_id: str
+    reason: str
+
+
 CustomerCommand = (
     Register
     | Rename
@@ -106,6 +125,8 @@ CustomerCommand = (
     | ChangeNeverDropData
     | RegisterProjects
     | SetTrial
+    | AttachLicense
+    | DetachLicense
 )
 
 
@@ -117,7 +138,7 @@ class IllegalMove(ValueError):
         self.code = code
 
 
-def decide(  # noqa: C901, PLR0911 - one branch per command
+def decide(  # noqa: C901, PLR0911, PLR0912 - one branch per command
     customer: Customer | None, command: CustomerCommand, *, now: datetime
 ) -> tuple[CustomerEvent, ...]:
     """The events that ``command`` causes; none when everything it asks already holds.
@@ -149,6 +170,10 @@ def decide(  # noqa: C901, PLR0911 - one branch per command
             return _register_projects(customer, command)
         case SetTrial():
             return _unless_same(TrialSet(customer.free_trial_until, command.until))
+        case AttachLicense():
+            return _attach_license(customer, command)
+        case DetachLicense():
+            return _detach_license(customer, command)
         case _:
             assert_never(command)
 
@@ -220,3 +245,22 @@ def _register_projects(customer: Customer, command: RegisterProjects) -> tuple[C
             raise IllegalMove(f"repeated_{attribute}", f"each project needs its own {attribute}")
     projects = tuple(sorted(command.projects, key=lambda project: project.team_id))
     return _unless_same(ProjectsRegistered(customer.projects, projects))
+
+
+def _attach_license(customer: Customer, command: AttachLicense) -> tuple[CustomerEvent, ...]:
+    if command.license_id == customer.license_id:
+        raise IllegalMove("license_taken", "this license is the account's own already")
+    before = customer.further_license_ids
+    if command.license_id in before:
+        return ()
+    if len(before) >= FURTHER_LICENSES_MAX:
+        raise IllegalMove("too_many_licenses", f"an account has at most {FURTHER_LICENSES_MAX} further licenses")
+    return (FurtherLicensesChanged(before, tuple(sorted({*before, command.license_id})), command.reason),)
+
+
+def _detach_license(customer: Customer, command: DetachLicense) -> tuple[CustomerEvent, ...]:
+    before = customer.further_license_ids
+    if command.license_id not in before:
+        return ()
+    after = tuple(license_id for license_id in before if license_id != command.license_id)
+    return (FurtherLicensesChanged(before, after, command.reason),)

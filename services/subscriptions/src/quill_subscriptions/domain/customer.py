@@ -58,6 +58,8 @@ class Customer:
     never_drop_data: bool = False
     projects: tuple[Project, ...] = ()
     free_trial_until: datetime | None = None
+    further_license_ids: tuple[str, ...] = ()
+    """More instances billed on this account, in order (O3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,15 @@ class TrialSet:
     after: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class FurtherLicensesChanged:
+    """A license was attached to the account or taken off it, and why."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    reason: str
+
+
 CustomerEvent = (
     CustomerRegistered
     | OrganizationRenamed
@@ -147,6 +158,7 @@ CustomerEvent = (
     | NeverDropDataChanged
     | ProjectsRegistered
     | TrialSet
+    | FurtherLicensesChanged
 )
 
 
@@ -205,6 +217,8 @@ def _changed(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR
             return replace(customer, projects=event.after)
         case TrialSet():
             return replace(customer, free_trial_until=event.after)
+        case FurtherLicensesChanged():
+            return replace(customer, further_license_ids=event.after)
         case _:
             assert_never(event)
 

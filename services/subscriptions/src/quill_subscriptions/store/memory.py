@@ -48,6 +48,7 @@ class Contents:
     products: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     customers: dict[str, CustomerRow] = field(default_factory=dict)
     bindings: dict[str, str] = field(default_factory=dict)
+    further: set[str] = field(default_factory=set)
     streams: dict[str, list[StoredEvent]] = field(default_factory=dict)
     usage: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     published: list[Outgoing] = field(default_factory=list)
@@ -111,9 +112,23 @@ class MemorySubscriptionsTransaction:
         return None if row is None else _record(row)
 
     async def bind_license(self, license_id: str, organization_id: str, *, now: datetime) -> str:  # noqa: ARG002
-        if license_id not in self._contents.bindings and organization_id in self._contents.bindings.values():
+        own = [bound for key, bound in self._contents.bindings.items() if key not in self._contents.further]
+        if license_id not in self._contents.bindings and organization_id in own:
             raise Conflict(f"organization {organization_id} was bound to another license meanwhile")
         return self._contents.bindings.setdefault(license_id, organization_id)
+
+    async def attach_license(self, license_id: str, organization_id: str, *, now: datetime) -> str:  # noqa: ARG002
+        if license_id not in self._contents.bindings:
+            self._contents.further.add(license_id)
+        return self._contents.bindings.setdefault(license_id, organization_id)
+
+    async def detach_license(self, license_id: str, organization_id: str) -> None:
+        if license_id in self._contents.further and self._contents.bindings[license_id] == organization_id:
+            self._contents.further.remove(license_id)
+            del self._contents.bindings[license_id]
+
+    async def account_of_further_license(self, license_id: str) -> str | None:
+        return self._contents.bindings[license_id] if license_id in self._contents.further else None
 
     async def save(self, change: CustomerChange, *, before: CustomerRecord | None) -> CustomerRecord:
         customer = change.customer

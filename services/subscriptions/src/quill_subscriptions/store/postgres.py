@@ -12,7 +12,7 @@ from quill_runtime.event_store import NewEvent, PostgresEventStream
 from quill_runtime.outbox import Outbox
 from quill_runtime.publisher import Outgoing
 from quill_runtime.tables import events as events_table
-from sqlalchemy import Row, func, or_, select, update
+from sqlalchemy import Row, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_subscriptions.domain.catalog import Catalog, Product
@@ -146,6 +146,35 @@ class PostgresSubscriptionsTransaction:
         if bound is None:
             raise Conflict(f"organization {organization_id} was bound to another license meanwhile")
         return str(bound)
+
+    async def attach_license(self, license_id: str, organization_id: str, *, now: datetime) -> str:
+        await self._connection.execute(
+            insert(license_bindings)
+            .values(license_id=license_id, organization_id=organization_id, bound_at=now, is_further=True)
+            .on_conflict_do_nothing()
+        )
+        bound = await self._connection.scalar(
+            select(license_bindings.c.organization_id).where(license_bindings.c.license_id == license_id)
+        )
+        if bound is None:
+            raise Conflict(f"license {license_id} was let go meanwhile")
+        return str(bound)
+
+    async def detach_license(self, license_id: str, organization_id: str) -> None:
+        await self._connection.execute(
+            delete(license_bindings)
+            .where(license_bindings.c.license_id == license_id)
+            .where(license_bindings.c.organization_id == organization_id)
+            .where(license_bindings.c.is_further)
+        )
+
+    async def account_of_further_license(self, license_id: str) -> str | None:
+        account: str | None = await self._connection.scalar(
+            select(license_bindings.c.organization_id)
+            .where(license_bindings.c.license_id == license_id)
+            .where(license_bindings.c.is_further)
+        )
+        return account
 
     async def save(self, change: CustomerChange, *, before: CustomerRecord | None) -> CustomerRecord:
         customer = change.customer

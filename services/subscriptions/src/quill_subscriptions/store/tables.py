@@ -1,6 +1,6 @@
 """The service's own tables. Events, outbox and positions are the runtime's."""
 
-from sqlalchemy import BigInteger, Column, DateTime, Index, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Index, Integer, MetaData, String, Table, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData()
@@ -51,7 +51,10 @@ license_bindings = Table(
     Column("license_id", String, primary_key=True),
     Column("organization_id", String, nullable=False),
     Column("bound_at", _Instant, nullable=False),
-    UniqueConstraint("organization_id", name="license_bindings_organization_key"),
+    Column("is_further", Boolean, nullable=False, server_default=text("false")),
+    Index(
+        "license_bindings_organization_key", "organization_id", unique=True, postgresql_where=text("not is_further")
+    ),
     comment="A license that is not a region's belongs to exactly one organization, the first it named (L17).",
 )
 

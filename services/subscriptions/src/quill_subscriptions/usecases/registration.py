@@ -25,6 +25,25 @@ class ForeignOrganization(Exception):
     """The token's license may not speak for this organization, or not for a second one (L17, L18)."""
 
 
+async def find_billed_or_register(
+    tenant: Tenant, *, customer_id: str, tx: SubscriptionsTransaction, now: datetime
+) -> CustomerRecord:
+    """The customer on whose account the tenant is billed, for reading.
+
+    A further license reads the account it was attached to, when its token names that account or an organization that
+    is nobody's account (O3, L18). It may not change the account: that takes the account's own license or an operator.
+
+    Raises:
+        ForeignOrganization: as `find_or_register`.
+    """
+    account = await tx.account_of_further_license(tenant.license_id)
+    if account is not None and (account == tenant.organization_id or await tx.find(tenant.organization_id) is None):
+        record = await tx.find(account)
+        if record is not None:
+            return record
+    return await find_or_register(tenant, customer_id=customer_id, tx=tx, now=now)
+
+
 async def find_or_register(
     tenant: Tenant, *, customer_id: str, tx: SubscriptionsTransaction, now: datetime
 ) -> CustomerRecord:

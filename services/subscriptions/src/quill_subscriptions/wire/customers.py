@@ -58,4 +58,5 @@ def history_document(numbered: NumberedEvent) -> dict[str, Any]:
         "actor": numbered.recorded.actor,
         "before": content.get("before"),
         "after": content.get("after", content),
+        "reason": content.get("reason"),
     }

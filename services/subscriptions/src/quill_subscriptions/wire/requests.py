@@ -3,7 +3,7 @@
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
-from quill_contracts.identifiers import Instant, ProductKey, UsageKey
+from quill_contracts.identifiers import Instant, LicenseId, ProductKey, UsageKey
 from quill_contracts.subscriptions import CollectionMode
 
 from quill_subscriptions.domain.customer import Project, TrustScore
@@ -103,6 +103,20 @@ class CustomerPatch(_Request):
     @property
     def sets_trial(self) -> bool:
         return "free_trial_until" in self.model_fields_set
+
+
+class FurtherLicense(_Request):
+    """``POST /v1/customers/{organization_id}/licenses``."""
+
+    license_id: LicenseId
+    reason: Annotated[str, Field(min_length=1, max_length=1_000, pattern=NO_NUL)]
+    """Why; kept with the name of who asked (L20)."""
+
+
+class DetachmentReason(_Request):
+    """``POST /v1/customers/{organization_id}/licenses/{license_id}/detach``."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1_000, pattern=NO_NUL)]
 
 
 class ProjectBody(_Request):

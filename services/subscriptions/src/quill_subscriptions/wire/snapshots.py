@@ -49,6 +49,7 @@ def customer_to_wire(
         features=[feature_to_wire(feature) for feature in entitlements.features],
         projects=[WireProject(team_id=project.team_id, api_token=project.api_token) for project in customer.projects],
         free_trial_until=customer.free_trial_until,
+        further_license_ids=list(customer.further_license_ids),
     )
 
 

@@ -10,6 +10,7 @@ from quill_subscriptions.domain.customer import (
     Customer,
     CustomerEvent,
     CustomerRegistered,
+    FurtherLicensesChanged,
     NeverDropDataChanged,
     OrganizationRenamed,
     ProjectsRegistered,
@@ -33,6 +34,7 @@ _EVENTS: Mapping[str, TypeAdapter[Any]] = {
         NeverDropDataChanged,
         ProjectsRegistered,
         TrialSet,
+        FurtherLicensesChanged,
     )
 }
 _CUSTOMER = TypeAdapter(Customer)
