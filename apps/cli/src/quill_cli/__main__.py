@@ -2,7 +2,16 @@
 
 import typer
 
-from quill_cli import dead_letters, invoices, licenses, limits, usage
+from quill_cli import (
+    dead_letters,
+    invoices,
+    licenses,
+    limits,
+    usage,
+    usage_backfill,
+    usage_corrections,
+    usage_explanation,
+)
 from quill_cli.gateway import Connect, connect_over_http
 from quill_cli.quote import quote
 from quill_cli.topics import topics
@@ -26,7 +35,11 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
         rich_markup_mode=None,
     )
     app.command("quote", context_settings=_NEGATIVE_NUMBERS_ARE_ARGUMENTS)(quote)
-    app.add_typer(usage.commands(connect), name="usage")
+    usage_group = usage.commands(connect)
+    usage_explanation.add_to(usage_group, connect)
+    usage_corrections.add_to(usage_group, connect)
+    usage_backfill.add_to(usage_group, connect)
+    app.add_typer(usage_group, name="usage")
     app.add_typer(limits.commands(connect), name="limits")
     app.add_typer(invoices.commands(connect), name="invoices")
     app.add_typer(licenses.commands(connect), name="licenses")

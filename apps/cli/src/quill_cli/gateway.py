@@ -34,11 +34,12 @@ class Unanswered(Exception):
 
 
 class Refused(Exception):
-    """The API answered with an error; ``advice`` says what to do next."""
+    """The API answered with an error; ``advice`` says what to do next, ``status`` is None if the answer was odd."""
 
-    def __init__(self, text: str, *, advice: str) -> None:
+    def __init__(self, text: str, *, advice: str, status: int | None = None) -> None:
         super().__init__(text)
         self.advice = advice
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,14 @@ class Gateway:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self._ask("POST", path, json=body, headers=named)
 
+    def post_bytes(self, path: str, content: bytes) -> "Answer":
+        """Change, with JSON that must arrive byte for byte.
+
+        Raises:
+            Refused | Unanswered: see there.
+        """
+        return self._ask("POST", path, content=content, headers={"Content-Type": "application/json"})
+
     def _ask(self, method: str, path: str, **request: Any) -> "Answer":
         try:
             response = self._client.request(method, path, **request)
@@ -162,7 +171,11 @@ def _refusal(response: httpx.Response, document: Any, *, method: str) -> Refused
             "nothing was changed" if method == "GET" else "the same command may be repeated"
         )
     code = said.get("code") or response.status_code
-    return Refused(f"{detail} ({code})", advice=advice or "correct the command and try again")
+    return Refused(
+        f"{detail} ({code})",
+        advice=advice or "correct the command and try again",
+        status=response.status_code,
+    )
 
 
 Connect = Callable[[Address], httpx.Client]
