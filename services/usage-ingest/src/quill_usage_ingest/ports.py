@@ -140,6 +140,10 @@ class UsageTransaction(Protocol):
         """
         ...
 
+    async def delete_windows(self, keys: Collection[WindowKey]) -> None:
+        """Forget windows that no report speaks for any more."""
+        ...
+
     async def save_periods(self, periods: Mapping[PeriodKey, PeriodUsage]) -> None:
         """Insert or replace period usage; a saved period is in force."""
         ...
@@ -160,6 +164,16 @@ class UsageTransaction(Protocol):
         self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
     ) -> list[KeptReport]: ...
 
+    async def kept_claims(
+        self, organization_id: str, start: datetime, end: datetime, *, source: str | None = None
+    ) -> list[KeptClaim]:
+        """Every distinct report ever kept for windows that start in [``start``, ``end``), oldest arrival first."""
+        ...
+
+    async def set_verdict(self, kept_ids: Collection[int], verdict: Verdict) -> None:
+        """Say of kept reports that they count or do not; the caller rebuilds their windows."""
+        ...
+
     async def accounts_of_further_license(self, license_id: str) -> list[str]:
         """Organizations that name this license as a further one of theirs; more than one is a contradiction."""
         ...
@@ -177,6 +191,7 @@ class UsageTransaction(Protocol):
     async def raise_all_revisions(self) -> int:
         """A new revision, due for publication, for every organization that has one. Returns how many."""
         ...
+
 
 class TeamTransaction(Protocol):
     """Reads and writes of team cells in one transaction, which need and take no lock of the organization's rows."""

@@ -105,9 +105,14 @@ class UsageBook:
         return key
 
     def enter(self, report: UsageReport, *, now: datetime) -> Verdict | Refusal:
-        """Merge a report by rank and bring its period up to date."""
+        """Merge a report by rank and bring its period up to date.
+
+        A content that is kept already has had its effect, or has been denied it by a correction: it changes nothing.
+        """
         if report.organization_id not in self.schedules:
             return unknown_organization(report.organization_id)
+        if report.content_hash in self.known_contents.get(report.name, ()):
+            return Verdict.NO_CHANGE
         refusal = self._refuse(report, now=now)
         if refusal is not None:
             return refusal

@@ -12,7 +12,7 @@ from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, WindowKey
-from quill_usage_ingest.ports import ArrivedReport, KeptReport, TooManyCounters
+from quill_usage_ingest.ports import ArrivedReport, KeptClaim, KeptReport, TooManyCounters
 
 
 @dataclass(slots=True)
@@ -25,6 +25,7 @@ class MemoryUsage:
     held_periods: dict[PeriodKey, PeriodUsage] = field(default_factory=dict)
     retired: set[PeriodKey] = field(default_factory=set)
     due: set[str] = field(default_factory=set)
+    claims: dict[int, KeptClaim] = field(default_factory=dict)
     reports: list[tuple[KeptReport, ReportName, bytes]] = field(default_factory=list)
     products: dict[str, MeteredProduct] = field(default_factory=dict)
     counters: set[str] = field(default_factory=set)
@@ -105,6 +106,9 @@ class MemoryUsage:
         self.counters |= new
         self.held_windows |= windows
 
+    async def delete_windows(self, keys: Collection[WindowKey]) -> None:
+        self.held_windows = {key: held for key, held in self.held_windows.items() if key not in set(keys)}
+
     async def save_periods(self, periods: Mapping[PeriodKey, PeriodUsage]) -> None:
         self.held_periods |= periods
         self.retired -= periods.keys()
@@ -149,6 +153,7 @@ class MemoryUsage:
                 note=arrival.note,
             )
             self.reports.append((kept, report.name, report.content_hash))
+            self.claims[kept.id] = KeptClaim(kept, report, arrival.body)
 
     async def kept_reports(
         self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
@@ -160,6 +165,23 @@ class MemoryUsage:
             and kept.id > after_id
             and window_start in (None, kept.window_start)
         ][:limit]
+
+    async def kept_claims(
+        self, organization_id: str, start: datetime, end: datetime, *, source: str | None = None
+    ) -> list[KeptClaim]:
+        return [
+            claim
+            for _, claim in sorted(self.claims.items())
+            if claim.report.organization_id == organization_id
+            and start <= claim.report.window.start < end
+            and source in (None, claim.report.source)
+        ]
+
+    async def set_verdict(self, kept_ids: Collection[int], verdict: Verdict) -> None:
+        for kept_id in kept_ids:
+            claim = self.claims[kept_id]
+            self.claims[kept_id] = replace(claim, kept=replace(claim.kept, verdict=verdict.value))
+        self.reports = [(self.claims[kept.id].kept, name, content) for kept, name, content in self.reports]
 
     async def accounts_of_further_license(self, license_id: str) -> list[str]:
         return sorted(key for key, held in self.further_licenses.items() if license_id in held)

@@ -18,6 +18,7 @@ from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageWindow, WindowKey
 from quill_usage_ingest.ports import ArrivedReport, KeptReport
 from quill_usage_ingest.store import statements
+from quill_usage_ingest.store.claims import PostgresClaims, claim_of
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.customer_json import facts_from_json, facts_to_json
 from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
@@ -28,7 +29,7 @@ ROWS_MAX = 100_000
 """Windows or periods of one organization that one read may return: ten years of thirty sources."""
 
 
-class PostgresUsage(PostgresFurtherLicenses):
+class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
     """`UsageTransaction` on one open transaction."""
 
     def __init__(self, transaction: Transaction, slots: CounterSlots) -> None:
@@ -139,6 +140,15 @@ class PostgresUsage(PostgresFurtherLicenses):
             "ranks": [rank for _, ranks in packed for rank in ranks],
         }
         await self._connection.execute(statements.SAVE_WINDOWS, parameters)
+
+    async def delete_windows(self, keys: Collection[WindowKey]) -> None:
+        if keys:
+            parameters = {
+                "organization_ids": [key.organization_id for key in keys],
+                "starts": [key.start for key in keys],
+                "sources": [key.source for key in keys],
+            }
+            await self._connection.execute(statements.DELETE_WINDOWS, parameters)
 
     async def _windows(self, rows: Sequence[Row[Any]]) -> list[tuple[WindowKey, WindowCells]]:
         names = await self._slots.names(max((len(row.ranks) for row in rows), default=0))
@@ -368,4 +378,5 @@ def _report_row(item: ArrivedReport, verdict: Verdict, now: datetime) -> dict[st
         "correction_reason": report.correction.reason if report.correction else None,
         "note": dict(arrival.note) if arrival.note else None,
         "body": zlib.compress(arrival.body, level=1),
+        "claim": claim_of(arrival, report.counters),
     }

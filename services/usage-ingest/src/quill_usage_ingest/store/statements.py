@@ -21,6 +21,15 @@ SAVE_WINDOWS: Final[TextClause] = text(
     """
 )
 
+DELETE_WINDOWS: Final[TextClause] = text(
+    """
+    delete from usage_windows as w
+    using unnest(cast(:organization_ids as text[]), cast(:starts as timestamptz[]), cast(:sources as text[]))
+              as k(organization_id, window_start, source)
+    where w.organization_id = k.organization_id and w.window_start = k.window_start and w.source = k.source
+    """
+)
+
 SAVE_PERIODS: Final[TextClause] = text(
     """
     insert into period_usage (organization_id, period_start, period_end, as_of, revision, corrected_revision,

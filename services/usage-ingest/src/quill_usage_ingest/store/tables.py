@@ -117,6 +117,7 @@ usage_reports = Table(
     Column("correction_reason", String, nullable=True),
     Column("note", JSONB(none_as_null=True), nullable=True),
     Column("body", LargeBinary, nullable=False),
+    Column("claim", LargeBinary, nullable=True),
     UniqueConstraint("organization_id", "source", "report_id", "content_hash", name="usage_reports_content_key"),
     Index("usage_reports_window_idx", "organization_id", "window_start"),
     comment="Every distinct report as received (zlib of the exact bytes) and what became of it (L4, L5).",

@@ -84,7 +84,8 @@ def to_usage_report(
         raise InvalidDailyReport("invalid_input", f"{_DATE_FIELD}: the day has not begun yet", _DATE_FIELD)
     counters, left_out = _counters(daily.fields, metered_counters)
     _check_teams(daily.fields.get("teams"))
-    content_hash = hashlib.sha256(daily.body).digest()
+    # The same bytes at another instant are another claim: what was partial at noon is complete on the day after.
+    content_hash = hashlib.sha256(daily.body + now.isoformat().encode()).digest()
     report = UsageReport(
         report_id=f"daily:{window.start.date().isoformat()}:{content_hash.hex()[:32]}",
         organization_id=daily.organization_id,

@@ -1,4 +1,7 @@
-"""Windows and reports partitioned by month, cells packed by one rank, bodies in batches."""
+"""What a report claims is kept beside its bytes, wherever the bytes alone do not say it."""
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "usage_ingest_0002"
 down_revision = "usage_ingest_0001"
@@ -7,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.add_column("usage_reports", sa.Column("claim", sa.LargeBinary, nullable=True))
 
 
 def downgrade() -> None:
