@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from quill_pricing.period import BillingSchedule, Interval
 from quill_usage_ingest.domain.completeness import Completeness
@@ -52,7 +53,9 @@ def arrived(claim: Callable[..., UsageReport]) -> Callable[..., ArrivedReport]:
     """A claim as it came from Kafka."""
 
     def build(organization_id: str = "acme", **given) -> ArrivedReport:
-        return ArrivedReport(claim(organization_id, **given), Arrival("kafka", b"{}", "usage.reports.v1", 0, 1))
+        report = claim(organization_id, **given)
+        body = msgspec.json.encode({"counters": report.counters})
+        return ArrivedReport(report, Arrival("kafka", body, "usage.reports.v1", 0, 1))
 
     return build
 

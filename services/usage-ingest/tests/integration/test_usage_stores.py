@@ -20,6 +20,7 @@ from quill_usage_ingest.store.memory import MemoryUsage
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.project_products import project_products
+from quill_usage_ingest.usecases.rebuild_windows import OverlappingWindows, rebuild_windows
 from quill_usage_ingest.usecases.recompute import audit_organizations, recompute_organization
 from quill_usage_ingest.usecases.record_reports import NotYours, record_daily_report, record_reports
 
@@ -311,3 +312,72 @@ async def test_writers_of_one_organization_take_turns(database, arrived, organiz
         assert held.counters["events"] == CounterUsage(20, 0, 20)
         assert {f"own_{n}": n for n in range(20)}.items() <= {c: u.complete for c, u in held.counters.items()}.items()
         assert (await usage.organization("acme")).usage_revision == 20
+
+
+async def test_cells_are_the_join_of_the_kept_claims_whatever_is_voided_and_taken_back(begin, arrived, organization):
+    async with begin() as tx:
+        await project_customers([organization()], tx=tx)
+    first, second, partial = (
+        arrived(day=1, at=0, events=10, recordings=7),
+        arrived(day=1, at=1, events=6),
+        arrived(day=2, complete=False, events=4),
+    )
+    await recorded(begin, first, second, partial)
+    key = second.report.window_key
+    assert (await used(begin))[OCTOBER]["events"] == CounterUsage(6, 4, 10)
+
+    async def toggle(report_id: str, verdict: Verdict) -> None:
+        async with begin() as tx:
+            claims = await tx.kept_claims("acme", OCTOBER, NOVEMBER)
+            ids = [claim.kept.id for claim in claims if claim.report.report_id == report_id]
+            assert ids
+            await tx.set_verdict(ids, verdict)
+            await rebuild_windows([key], tx=tx)
+
+    await toggle(second.report.report_id, Verdict.VOIDED)
+    assert (await used(begin))[OCTOBER] == {"events": CounterUsage(10, 4, 14), "recordings": CounterUsage(7, 0, 7)}
+    assert await recorded(begin, second) == [Verdict.NO_CHANGE]
+    assert (await used(begin))[OCTOBER]["events"] == CounterUsage(10, 4, 14)
+    await toggle(first.report.report_id, Verdict.VOIDED)
+    assert (await used(begin))[OCTOBER] == {"events": CounterUsage(0, 4, 4)}
+    async with begin() as tx:
+        assert [held for held, _ in await tx.windows_between("acme", None, None)] == [partial.report.window_key]
+    await toggle(first.report.report_id, Verdict.APPLIED)
+    await toggle(second.report.report_id, Verdict.APPLIED)
+    assert (await used(begin))[OCTOBER] == {"events": CounterUsage(6, 4, 10), "recordings": CounterUsage(7, 0, 7)}
+    async with begin() as tx:
+        repaired = await recompute_organization("acme", tx=tx)
+        assert (repaired.repaired, repaired.retired) == ((), 0)
+
+
+async def test_a_report_taken_back_into_count_may_not_lie_across_another(begin, arrived, organization):
+    async with begin() as tx:
+        await project_customers([organization()], tx=tx)
+    whole_day, half_day = arrived(day=1, events=10), arrived(day=1, hours=(12, 24), events=6)
+    await recorded(begin, whole_day)
+    async with begin() as tx:
+        (claim,) = await tx.kept_claims("acme", OCTOBER, NOVEMBER)
+        await tx.set_verdict([claim.kept.id], Verdict.VOIDED)
+        await rebuild_windows([whole_day.report.window_key], tx=tx)
+    assert await recorded(begin, half_day) == [Verdict.APPLIED]
+
+    async def take_back() -> None:
+        async with begin() as tx:
+            await tx.set_verdict([claim.kept.id], Verdict.APPLIED)
+            await rebuild_windows([whole_day.report.window_key], tx=tx)
+
+    with pytest.raises(OverlappingWindows):
+        await take_back()
+    assert (await used(begin))[OCTOBER] == {"events": CounterUsage(6, 0, 6)}
+
+
+async def test_claims_that_did_not_come_as_native_messages_are_read_back_exactly(begin, claim, organization):
+    async with begin() as tx:
+        await project_customers([organization()], tx=tx)
+    report = claim(day=3, complete=False, events=12)
+    await recorded(begin, ArrivedReport(report, Arrival("http", b'{"anything": 1}', note={"left_out": ["x"]})))
+    async with begin() as tx:
+        (kept,) = await tx.kept_claims("acme", OCTOBER, NOVEMBER, source="us")
+        assert (kept.report, kept.body) == (report, b'{"anything": 1}')
+        assert kept.kept.verdict == Verdict.APPLIED
+        assert await tx.kept_claims("acme", OCTOBER, NOVEMBER, source="eu") == []
