@@ -24,6 +24,7 @@ class Route(NamedTuple):
 SUBSCRIPTION = {"products": ["surveys"]}
 REPORT = {"organization_id": "{organization_id}", "date": "2026-09-30", "event_count_in_period": 1}
 CHECKS = {"checks": [{"organization_id": "{organization_id}", "usage_key": "events"}]}
+FURTHER_LICENSE = {"license_id": "another", "reason": "another region"}
 PROJECT = [{"team_id": "1", "api_token": "phc_tenant"}]
 
 NAMING_AN_ORGANIZATION = [
@@ -41,6 +42,14 @@ NAMING_AN_ORGANIZATION = [
     Route("subscriptions", "POST", "/v1/customers/{organization_id}/subscription", 401, body=SUBSCRIPTION),
     Route("subscriptions", "DELETE", "/v1/customers/{organization_id}/subscription", 401),
     Route("subscriptions", "GET", "/v1/customers/{organization_id}/history", 401),
+    Route("subscriptions", "POST", "/v1/customers/{organization_id}/licenses", 401, body=FURTHER_LICENSE),
+    Route(
+        "subscriptions",
+        "POST",
+        "/v1/customers/{organization_id}/licenses/{license_id}/detach",
+        401,
+        body={"reason": "moved out"},
+    ),
     Route("subscriptions", "PUT", "/v1/customers/{organization_id}/projects", 200, body=PROJECT),
     Route("invoicing", "GET", "/v1/invoices", 200, query="organization_id={organization_id}"),
 ]
@@ -48,6 +57,8 @@ NAMING_ITS_ORGANIZATION_IN_THE_TOKEN = {
     ("subscriptions", "GET", "/api/billing"),
     ("subscriptions", "PATCH", "/api/billing"),
     ("subscriptions", "GET", "/api/billing/available_product_features"),
+    ("usage-ingest", "GET", "/api/v2/usage"),
+    ("usage-ingest", "POST", "/api/v2/usage"),
 }
 NAMING_A_THING_OF_AN_ORGANIZATION = {("invoicing", "GET", "/v1/invoices/{invoice_id}")}
 FOR_OPERATORS = {

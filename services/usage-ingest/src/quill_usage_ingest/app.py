@@ -5,7 +5,7 @@ from quill_runtime.assembly import lay_foundation
 from quill_runtime.lifecycle import Service
 
 from quill_usage_ingest import consumers, jobs
-from quill_usage_ingest.api import daily_report, usage
+from quill_usage_ingest.api import daily_report, usage, usage_query
 from quill_usage_ingest.consumers.teams import report_teams
 from quill_usage_ingest.settings import UsageIngestSettings
 from quill_usage_ingest.store.counter_slots import CounterSlots
@@ -29,6 +29,9 @@ def build(settings: UsageIngestSettings) -> Service:
     return foundation.service(
         routers=[
             daily_report.router(
+                database=foundation.database, keyring=foundation.keyring, clock=foundation.clock, slots=slots
+            ),
+            usage_query.router(
                 database=foundation.database, keyring=foundation.keyring, clock=foundation.clock, slots=slots
             ),
             usage.router(

@@ -11,6 +11,7 @@ from quill_runtime.database import Database, Transaction
 from quill_runtime.problems import Problem
 
 from quill_usage_ingest.api.callers import Authorization, not_known, require_reader
+from quill_usage_ingest.api.usage_series import AskedSeries, series_document
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.period_usage import PeriodUsage
@@ -27,7 +28,9 @@ PERIODS_SHOWN: Final = 24
 """Newest periods in an answer that names none; older ones are asked for by their start."""
 
 
-def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Clock, slots: CounterSlots) -> APIRouter:
+def router(  # noqa: C901 - a list of routes
+    *, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Clock, slots: CounterSlots
+) -> APIRouter:
     """``/v1/usage``."""
     routes = APIRouter(prefix="/v1/usage/{organization_id}", tags=["usage"])
 
@@ -46,9 +49,16 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
         organization_id: str,
         meter: UsageKey | None = None,
         period_start: Instant | None = None,
+        *,
+        asked: AskedSeries,
         authorization: Authorization = None,
     ) -> dict[str, Any]:
-        """Usage per period and meter; with ``meter`` also the cells of the period asked for, or of the newest."""
+        """Usage per period and meter; with ``meter`` also the cells of the period asked for, or of the newest.
+
+        With ``from``, ``to``, ``interval`` or ``by`` also the meter over time, as ``series``.
+        """
+        if asked.is_asked and meter is None:
+            raise Problem(400, "required", "meter: name the meter whose series is asked for", attr="meter")
         async with database.begin() as transaction:
             usage = PostgresUsage(transaction, slots)
             organization = await readable(usage, organization_id, authorization)
@@ -60,7 +70,13 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
             if meter is not None and periods:
                 newest = periods[-1].period
                 windows = await usage.windows_between(organization_id, newest.start, newest.end)
-        return to_wire_usage(organization, periods=periods, meters=meters, meter=meter, windows=windows)
+            document = to_wire_usage(organization, periods=periods, meters=meters, meter=meter, windows=windows)
+            if asked.is_asked and meter is not None:
+                counter = meters.counter_by_meter[meter]
+                document["series"] = await series_document(
+                    asked, organization, counter=counter, transaction=transaction, slots=slots, now=clock.now()
+                )
+        return document
 
     @routes.get("/reports")
     async def list_reports(

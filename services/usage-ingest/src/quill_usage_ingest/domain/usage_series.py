@@ -86,8 +86,11 @@ def next_interval(start: datetime, interval: SeriesInterval) -> datetime:
             return (start + 31 * DAY).replace(day=1)
 
 
-def series(span: SeriesSpan, amounts: Iterable[Amount]) -> list[SeriesPoint]:
-    """One point per interval, also where nothing was used; their sum is the sum of the amounts within the span."""
+def series(span: SeriesSpan, amounts: Iterable[Amount], *, now: datetime) -> list[SeriesPoint]:
+    """One point per interval, also where nothing was used; their sum is the sum of the amounts.
+
+    A point is partial while a source still counts in it, or while it is not over (L6).
+    """
     quantities: dict[datetime, int] = {}
     partial: set[datetime] = set()
     for amount in amounts:
@@ -100,7 +103,7 @@ def series(span: SeriesSpan, amounts: Iterable[Amount]) -> list[SeriesPoint]:
             max(start, span.start),
             min(next_interval(start, span.interval), span.end),
             quantities.get(start, 0),
-            start in partial,
+            start in partial or min(next_interval(start, span.interval), span.end) > now,
         )
         for start in span.starts()
     ]
