@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from quill_usage_ingest.domain.correction import AppliedCorrection
 from quill_usage_ingest.domain.meters import MeteredProduct
-from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.team_cells import TeamRows
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
@@ -102,6 +102,10 @@ class UsageTransaction(Protocol):
 
         Every writer of an organization's usage holds this lock, so rows below it need none of their own.
         """
+        ...
+
+    async def lock_standings(self, organization_ids: Collection[str]) -> dict[str, UsageStanding]:
+        """The same lock, read for the hot path: what the customer snapshot says beside stays where it is."""
         ...
 
     async def organization(self, organization_id: str) -> Organization | None: ...

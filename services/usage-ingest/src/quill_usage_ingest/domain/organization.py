@@ -56,3 +56,11 @@ class Organization:
     def is_spoken_for_by(self, license_id: str) -> bool:
         """Whether this license is the organization's own, or a further one on its account (L17, O3)."""
         return license_id == self.license_id or license_id in self.customer.further_license_ids
+
+
+@dataclass(frozen=True, slots=True)
+class UsageStanding:
+    """As much of an organization as entering reports needs: when its periods are, and its newest usage revision."""
+
+    schedule: BillingSchedule
+    usage_revision: int

@@ -68,6 +68,12 @@ class SlotsInTransaction:
             await self._read()
         return self._names
 
+    async def places(self, counters: Collection[str]) -> dict[str, int]:
+        """Slots of those among these counters that have one."""
+        if not self._slots.keys() >= set(counters):
+            await self._read()
+        return {counter: self._slots[counter] for counter in counters if counter in self._slots}
+
     def slot(self, counter: str) -> int:
         return self._slots[counter]
 

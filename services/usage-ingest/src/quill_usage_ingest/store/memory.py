@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
 from quill_usage_ingest.domain.meters import MeteredProduct
-from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.domain.usage_cells import WindowCells
@@ -44,6 +44,10 @@ class MemoryUsage:
 
     async def lock_organizations(self, organization_ids: Collection[str]) -> dict[str, Organization]:
         return {key: self.held_organizations[key] for key in sorted(organization_ids) if key in self.held_organizations}
+
+    async def lock_standings(self, organization_ids: Collection[str]) -> dict[str, UsageStanding]:
+        locked = await self.lock_organizations(organization_ids)
+        return {key: UsageStanding(held.schedule, held.usage_revision) for key, held in locked.items()}
 
     async def organization(self, organization_id: str) -> Organization | None:
         return self.held_organizations.get(organization_id)

@@ -1,5 +1,7 @@
 """Usage in Postgres: named queries that take and return domain values."""
 
+import functools
+import json
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -11,7 +13,7 @@ from sqlalchemy import Row, Select, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_usage_ingest.domain.meters import MeteredProduct
-from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.domain.usage_cells import WindowCells
@@ -47,6 +49,27 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
             .order_by(organizations.c.organization_id)
             .with_for_update()
         )
+
+    async def lock_standings(self, organization_ids: Collection[str]) -> dict[str, UsageStanding]:
+        if not organization_ids:
+            return {}
+        rows = await self._connection.execute(
+            select(
+                organizations.c.organization_id,
+                organizations.c.usage_revision,
+                organizations.c.schedule_anchor,
+                organizations.c.schedule_interval,
+            )
+            .where(organizations.c.organization_id == func.any(sorted(organization_ids)))
+            .order_by(organizations.c.organization_id)
+            .with_for_update()
+        )
+        return {
+            row.organization_id: UsageStanding(
+                _schedule(row.schedule_anchor, row.schedule_interval), row.usage_revision
+            )
+            for row in rows
+        }
 
     async def organization(self, organization_id: str) -> Organization | None:
         found = await self._organizations(
@@ -263,10 +286,9 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
 
     async def keep_reports(self, reports: Sequence[tuple[ArrivedReport, Verdict]], *, now: datetime) -> None:
         if reports:
-            await self._connection.execute(
-                insert(usage_reports).on_conflict_do_nothing(constraint="usage_reports_content_key"),
-                [_report_row(item, verdict, now) for item, verdict in reports],
-            )
+            rows = [_report_row(item, verdict) for item, verdict in reports]
+            columns = {name: [row[name] for row in rows] for name in rows[0]}
+            await self._connection.execute(statements.KEEP_REPORTS, {**columns, "received_at": now})
 
     async def kept_reports(
         self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
@@ -297,10 +319,10 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
 
     # -- publication -----------------------------------------------------------------------------------------------
 
-    async def lock_due_for_publication(self, *, limit: int) -> dict[str, Organization]:
-        """Organizations whose revision nobody has promised to publish, locked until they are."""
-        return await self._organizations(
-            select(organizations)
+    async def lock_due_for_publication(self, *, limit: int) -> dict[str, int]:
+        """Revisions of organizations that nobody has promised to publish, locked until they are."""
+        return await self._revisions(
+            select(organizations.c.organization_id, organizations.c.usage_revision)
             .where(organizations.c.is_publication_due)
             .order_by(organizations.c.organization_id)
             .limit(limit)
@@ -314,14 +336,26 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
             .values(is_publication_due=False)
         )
 
-    async def share_lock_organizations(self, organization_ids: Collection[str]) -> dict[str, Organization]:
-        """Read organizations and hold writers off until the end of the transaction."""
-        return await self._organizations(
-            select(organizations)
+    async def share_lock_revisions(self, organization_ids: Collection[str]) -> dict[str, int]:
+        """Read revisions and hold writers off until the end of the transaction."""
+        return await self._revisions(
+            select(organizations.c.organization_id, organizations.c.usage_revision)
             .where(organizations.c.organization_id == func.any(sorted(organization_ids)))
             .order_by(organizations.c.organization_id)
             .with_for_update(read=True)
         )
+
+    async def _revisions(self, query: Select[Any]) -> dict[str, int]:
+        return {row.organization_id: row.usage_revision for row in await self._connection.execute(query)}
+
+    async def packed_newest_periods(self, organization_ids: Sequence[str], *, newest: int) -> Sequence[Row[Any]]:
+        """The newest periods in force as they are stored, oldest first, for publishing without unpacking them."""
+        parameters = {"organization_ids": list(organization_ids), "newest": newest}
+        return (await self._connection.execute(statements.NEWEST_PERIODS, parameters)).all()
+
+    async def slots_of(self, counters: Collection[str]) -> dict[str, int]:
+        """Where these counters stand in packed rows; those without a place were never reported."""
+        return await self._slots.places(counters)
 
     async def known_among_parked(self, *, limit: int) -> list[str]:
         """Organizations that parked reports wait for and that are known by now."""
@@ -346,18 +380,23 @@ def _spans(arrays: Iterable[Sequence[int]]) -> tuple[list[int], list[int]]:
     return firsts, lasts
 
 
+@functools.lru_cache(maxsize=4_096)
+def _schedule(anchor: datetime, interval: str) -> BillingSchedule:
+    return BillingSchedule(anchor, Interval.parse(interval))
+
+
 def _organization(row: Row[Any]) -> Organization:
     return Organization(
         organization_id=row.organization_id,
         license_id=row.license_id,
         customer_revision=row.customer_revision,
-        schedule=BillingSchedule(row.schedule_anchor, Interval.parse(row.schedule_interval)),
+        schedule=_schedule(row.schedule_anchor, row.schedule_interval),
         customer=facts_from_json(row.customer),
         usage_revision=row.usage_revision,
     )
 
 
-def _report_row(item: ArrivedReport, verdict: Verdict, now: datetime) -> dict[str, Any]:
+def _report_row(item: ArrivedReport, verdict: Verdict) -> dict[str, Any]:
     report, arrival = item.report, item.arrival
     return {
         "organization_id": report.organization_id,
@@ -368,7 +407,6 @@ def _report_row(item: ArrivedReport, verdict: Verdict, now: datetime) -> dict[st
         "window_end": report.window.end,
         "completeness": report.completeness.value,
         "as_of": report.as_of,
-        "received_at": now,
         "intake": arrival.intake,
         "topic": arrival.topic,
         "partition": arrival.partition,
@@ -376,7 +414,7 @@ def _report_row(item: ArrivedReport, verdict: Verdict, now: datetime) -> dict[st
         "verdict": verdict.value,
         "correction_actor": report.correction.actor if report.correction else None,
         "correction_reason": report.correction.reason if report.correction else None,
-        "note": dict(arrival.note) if arrival.note else None,
+        "note": json.dumps(dict(arrival.note)) if arrival.note else None,
         "body": zlib.compress(arrival.body, level=1),
         "claim": claim_of(arrival, report.counters),
     }

@@ -13,11 +13,10 @@ from quill_runtime.database import Database
 from quill_runtime.publisher import Outgoing, Publisher
 
 from quill_usage_ingest.domain.meters import MeterMap
-from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.ports import SNAPSHOT_PERIODS
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.postgres import PostgresUsage
-from quill_usage_ingest.wire.period_usage import to_wire_snapshot
+from quill_usage_ingest.wire.snapshots import PackedPeriod, encode_snapshot
 
 DUE_BATCH: Final = 200
 """Organizations published under one set of locks."""
@@ -41,7 +40,7 @@ class SnapshotPublication:
         """
         async with self._database.begin() as transaction:
             usage = PostgresUsage(transaction, self._slots)
-            return await self._send(usage, await usage.share_lock_organizations(organization_ids))
+            return await self._send(usage, await usage.share_lock_revisions(organization_ids))
 
     async def publish_due(self) -> int:
         """Send the organizations whose new revision nobody else has promised to send, and remember that it was done.
@@ -59,23 +58,24 @@ class SnapshotPublication:
             if len(due) < DUE_BATCH:
                 return published
 
-    async def _send(self, usage: PostgresUsage, organizations: Mapping[str, Organization]) -> int:
-        revisions = {key: held.usage_revision for key, held in organizations.items() if held.usage_revision > 0}
+    async def _send(self, usage: PostgresUsage, revisions: Mapping[str, int]) -> int:
+        revisions = {key: revision for key, revision in revisions.items() if revision > 0}
         if not revisions:
             return 0
         meters = MeterMap.of(await usage.metered_products())
-        periods = await usage.newest_periods(sorted(revisions), newest=SNAPSHOT_PERIODS)
+        slots = await usage.slots_of(meters.counters)
+        places = [(meter, slots[counter]) for meter, counter in meters.counter_by_meter.items() if counter in slots]
+        periods: dict[str, list[PackedPeriod]] = {}
+        for row in await usage.packed_newest_periods(sorted(revisions), newest=SNAPSHOT_PERIODS):
+            periods.setdefault(row.organization_id, []).append(row)
         await self._publisher.publish_all(
             [
                 Outgoing(
                     PERIOD_USAGE.name,
                     organization_id,
-                    to_wire_snapshot(
-                        organization_id,
-                        revision=revision,
-                        periods=periods.get(organization_id, []),
-                        meters=meters,
-                    ).to_bytes(),
+                    encode_snapshot(
+                        organization_id, revision=revision, periods=periods.get(organization_id, ()), places=places
+                    ),
                 )
                 for organization_id, revision in revisions.items()
             ]

@@ -88,6 +88,27 @@ KNOWN_CONTENTS: Final[TextClause] = text(
     """
 )
 
+KEEP_REPORTS: Final[TextClause] = text(
+    """
+    insert into usage_reports (organization_id, source, report_id, content_hash, window_start, window_end,
+                               completeness, as_of, received_at, intake, topic, partition, "offset", verdict,
+                               correction_actor, correction_reason, note, body, claim)
+    select k.organization_id, k.source, k.report_id, k.content_hash, k.window_start, k.window_end,
+           k.completeness, k.as_of, cast(:received_at as timestamptz), k.intake, k.topic, k.partition, k.log_offset,
+           k.verdict, k.correction_actor, k.correction_reason, cast(k.note as jsonb), k.body, k.claim
+    from unnest(
+        cast(:organization_id as text[]), cast(:source as text[]), cast(:report_id as text[]),
+        cast(:content_hash as bytea[]), cast(:window_start as timestamptz[]), cast(:window_end as timestamptz[]),
+        cast(:completeness as text[]), cast(:as_of as timestamptz[]), cast(:intake as text[]),
+        cast(:topic as text[]), cast(:partition as int[]), cast(:offset as bigint[]), cast(:verdict as text[]),
+        cast(:correction_actor as text[]), cast(:correction_reason as text[]), cast(:note as text[]),
+        cast(:body as bytea[]), cast(:claim as bytea[])
+    ) as k(organization_id, source, report_id, content_hash, window_start, window_end, completeness, as_of, intake,
+           topic, partition, log_offset, verdict, correction_actor, correction_reason, note, body, claim)
+    on conflict on constraint usage_reports_content_key do nothing
+    """
+)
+
 NEWEST_PERIODS: Final[TextClause] = text(
     """
     select p.organization_id, p.period_start, p.period_end, p.as_of, p.revision, p.corrected_revision,

@@ -1,13 +1,13 @@
 """Enter reports, from wherever they came, and save what they changed (L1, L4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from quill_pricing.period import BillingPeriod
 
 from quill_usage_ingest.domain.meters import MeterMap
-from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import YEARS, PeriodKey, Refusal, UsageBook, Verdict
 from quill_usage_ingest.ports import ArrivedReport, UsageTransaction
@@ -25,10 +25,8 @@ async def record_reports(
     Raises:
         TooManyCounters: a new counter name found no slot; nothing may be committed.
     """
-    organizations = await tx.lock_organizations({item.report.organization_id for item in arrived})
-    book = await _load_book(
-        [item for item in arrived if item.report.organization_id in organizations], organizations, tx
-    )
+    standings = await tx.lock_standings({item.report.organization_id for item in arrived})
+    book = await _load_book([item for item in arrived if item.report.organization_id in standings], standings, tx)
     outcomes = [book.enter(item.report, now=now) for item in arrived]
     await tx.save_windows({key: book.windows[key] for key in book.changed_windows})
     await tx.save_periods({key: book.periods[key] for key in book.changed_periods})
@@ -39,12 +37,12 @@ async def record_reports(
 
 
 async def _load_book(
-    arrived: Sequence[ArrivedReport], organizations: dict[str, Organization], tx: UsageTransaction
+    arrived: Sequence[ArrivedReport], standings: Mapping[str, UsageStanding], tx: UsageTransaction
 ) -> UsageBook:
     reports = [item.report for item in arrived]
     book = UsageBook(
-        schedules={organization_id: known.schedule for organization_id, known in organizations.items()},
-        revisions={organization_id: known.usage_revision for organization_id, known in organizations.items()},
+        schedules={organization_id: known.schedule for organization_id, known in standings.items()},
+        revisions={organization_id: known.usage_revision for organization_id, known in standings.items()},
         known_contents=await tx.known_contents({report.name for report in reports}),
     )
     book.know_windows(await tx.windows_of_days({report.day_key for report in reports}))
@@ -103,6 +101,4 @@ async def record_daily_report(
 def _on_account(arrived: ArrivedReport, organization_id: str) -> ArrivedReport:
     """The report as a claim on the account; the name it came under stays in the note (L5)."""
     note = {**(arrived.arrival.note or {}), "named_organization_id": arrived.report.organization_id}
-    return ArrivedReport(
-        replace(arrived.report, organization_id=organization_id), replace(arrived.arrival, note=note)
-    )
+    return ArrivedReport(replace(arrived.report, organization_id=organization_id), replace(arrived.arrival, note=note))

@@ -5,9 +5,7 @@ from typing import Any, Final
 
 import msgspec
 import structlog
-from quill_contracts.identifiers import QUANTITY_MAX
-from quill_contracts.usage import MeterUsage, PeriodUsageSnapshot
-from quill_contracts.usage import PeriodUsage as WirePeriodUsage
+from quill_contracts.usage import MeterUsage
 from quill_pricing.period import BillingPeriod
 
 from quill_usage_ingest.domain.meters import MeterMap
@@ -17,27 +15,7 @@ from quill_usage_ingest.domain.period_usage import NOTHING_USED, CounterUsage, P
 log = structlog.get_logger(__name__)
 
 
-def to_wire_snapshot(
-    organization_id: str, *, revision: int, periods: list[PeriodUsage], meters: MeterMap
-) -> PeriodUsageSnapshot:
-    """The current state of one organization, seen through the meters of today's catalog."""
-    return PeriodUsageSnapshot(
-        organization_id=organization_id,
-        revision=revision,
-        periods=[
-            WirePeriodUsage(
-                period_start=usage.period.start,
-                period_end=usage.period.end,
-                as_of=usage.as_of,
-                corrected_revision=usage.corrected_revision,
-                meters=to_wire_meters(organization_id, usage, meters),
-            )
-            for usage in periods
-        ],
-    )
-
-
-def to_wire_meters(organization_id: str, usage: PeriodUsage, meters: MeterMap) -> dict[str, MeterUsage]:
+def to_wire_meters(usage: PeriodUsage, meters: MeterMap) -> dict[str, MeterUsage]:
     """Usage per meter; a meter whose counter was never reported in the period is left out."""
     found = {}
     for meter, counter in meters.counter_by_meter.items():
@@ -45,19 +23,11 @@ def to_wire_meters(organization_id: str, usage: PeriodUsage, meters: MeterMap) -
         if held is None:
             continue
         found[meter] = MeterUsage(
-            complete=_publishable(held.complete, organization_id, meter),
-            partial=_publishable(held.partial, organization_id, meter),
-            maximum=_publishable(held.maximum, organization_id, meter),
+            complete=held.complete,
+            partial=held.partial,
+            maximum=held.maximum,
         )
     return found
-
-
-def _publishable(quantity: int, organization_id: str, meter: str) -> int:
-    """Recomputing under a longer schedule can pass what a message may hold; saying the most it may beats silence."""
-    if quantity > QUANTITY_MAX:
-        log.error("usage.beyond_publishable", organization_id=organization_id, meter=meter, quantity=quantity)
-        return QUANTITY_MAX
-    return quantity
 
 
 ALWAYS_SUMMARIZED: Final = ("events", "recordings")

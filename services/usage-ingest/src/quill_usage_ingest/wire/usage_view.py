@@ -25,7 +25,7 @@ def to_wire_usage(
     document: dict[str, Any] = {
         "organization_id": organization.organization_id,
         "revision": organization.usage_revision,
-        "periods": [_period(organization.organization_id, held, shown) for held in reversed(periods)],
+        "periods": [_period(held, shown) for held in reversed(periods)],
     }
     if meter is not None:
         counter = meters.counter_by_meter[meter]
@@ -70,14 +70,14 @@ def to_wire_kept_report(report: KeptReport) -> dict[str, Any]:
     }
 
 
-def _period(organization_id: str, usage: PeriodUsage, meters: MeterMap) -> dict[str, Any]:
+def _period(usage: PeriodUsage, meters: MeterMap) -> dict[str, Any]:
     return {
         "period_start": usage.period.start.isoformat(),
         "period_end": usage.period.end.isoformat(),
         "as_of": usage.as_of.isoformat(),
         "revision": usage.revision,
         "corrected_revision": usage.corrected_revision,
-        "meters": {key: held.model_dump() for key, held in to_wire_meters(organization_id, usage, meters).items()},
+        "meters": {key: held.model_dump() for key, held in to_wire_meters(usage, meters).items()},
     }
 
 
