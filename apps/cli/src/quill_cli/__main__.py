@@ -4,6 +4,7 @@ import typer
 
 from quill_cli import (
     dead_letters,
+    further_licenses,
     invoices,
     licenses,
     limits,
@@ -11,6 +12,7 @@ from quill_cli import (
     usage_backfill,
     usage_corrections,
     usage_explanation,
+    usage_series,
 )
 from quill_cli.gateway import Connect, connect_over_http
 from quill_cli.quote import quote
@@ -39,10 +41,13 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     usage_explanation.add_to(usage_group, connect)
     usage_corrections.add_to(usage_group, connect)
     usage_backfill.add_to(usage_group, connect)
+    usage_series.add_to(usage_group, connect)
     app.add_typer(usage_group, name="usage")
     app.add_typer(limits.commands(connect), name="limits")
     app.add_typer(invoices.commands(connect), name="invoices")
-    app.add_typer(licenses.commands(connect), name="licenses")
+    licenses_group = licenses.commands(connect)
+    further_licenses.add_to(licenses_group, connect)
+    app.add_typer(licenses_group, name="licenses")
     app.add_typer(dead_letters.commands(connect), name="dead-letters")
     app.command("topics")(topics)
     return app
