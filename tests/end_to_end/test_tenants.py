@@ -25,6 +25,9 @@ SUBSCRIPTION = {"products": ["surveys"]}
 REPORT = {"organization_id": "{organization_id}", "date": "2026-09-30", "event_count_in_period": 1}
 CHECKS = {"checks": [{"organization_id": "{organization_id}", "usage_key": "events"}]}
 FURTHER_LICENSE = {"license_id": "another", "reason": "another region"}
+REVERSION = {"actor": "ada", "reason": "another region"}
+CORRECTION = {**REVERSION, "correction_id": "c1", "kind": "void", "report_ids": [1]}
+BACKFILL = {"source": "us", "reports": [{"organization_id": "{organization_id}", "usage_report": REPORT}]}
 PROJECT = [{"team_id": "1", "api_token": "phc_tenant"}]
 
 NAMING_AN_ORGANIZATION = [
@@ -32,6 +35,13 @@ NAMING_AN_ORGANIZATION = [
     Route("usage-ingest", "GET", "/v1/usage/{organization_id}", 200),
     Route("usage-ingest", "GET", "/v1/usage/{organization_id}/reports", 200),
     Route("usage-ingest", "POST", "/v1/usage/{organization_id}/recompute", 401),
+    Route("usage-ingest", "GET", "/v1/usage/{organization_id}/explain", 200, query="meter=events"),
+    Route("usage-ingest", "GET", "/v1/usage/{organization_id}/as-of", 200, query="at=2026-09-30T00:00:00Z"),
+    Route("usage-ingest", "GET", "/v1/usage/{organization_id}/reports/{report_id}", 404),
+    Route("usage-ingest", "GET", "/v1/usage/{organization_id}/corrections", 401),
+    Route("usage-ingest", "POST", "/v1/usage/{organization_id}/corrections", 401, body=CORRECTION),
+    Route("usage-ingest", "POST", "/v1/usage/{organization_id}/corrections/{correction_id}/revert", 401, body=REVERSION),
+    Route("usage-ingest", "POST", "/v1/usage/reports", 401, body=BACKFILL),
     Route("quota-limiter", "GET", "/v1/quota/{organization_id}/{usage_key}", 200),
     Route("quota-limiter", "POST", "/v1/quota", 200, body=CHECKS),
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}", 200),
@@ -177,7 +187,8 @@ def test_operators_routes_refuse_a_license_and_nobody(billing, mine, route):
 def ask(billing, caller, route, organization_id, *, token=None):
     def filled(part):
         if isinstance(part, str):
-            return part.replace("{organization_id}", organization_id).replace("{usage_key}", "events")
+            named = part.replace("{organization_id}", organization_id).replace("{usage_key}", "events")
+            return named.replace("{report_id}", "9223372036854775807")
         if isinstance(part, list):
             return [filled(each) for each in part]
         return {name: filled(each) for name, each in part.items()} if isinstance(part, dict) else part

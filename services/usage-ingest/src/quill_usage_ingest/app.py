@@ -5,7 +5,7 @@ from quill_runtime.assembly import lay_foundation
 from quill_runtime.lifecycle import Service
 
 from quill_usage_ingest import consumers, jobs
-from quill_usage_ingest.api import daily_report, usage, usage_query
+from quill_usage_ingest.api import backfill, corrections, daily_report, explanation, usage, usage_query
 from quill_usage_ingest.consumers.teams import report_teams
 from quill_usage_ingest.settings import UsageIngestSettings
 from quill_usage_ingest.store.counter_slots import CounterSlots
@@ -33,6 +33,19 @@ def build(settings: UsageIngestSettings) -> Service:
             ),
             usage_query.router(
                 database=foundation.database, keyring=foundation.keyring, clock=foundation.clock, slots=slots
+            ),
+            backfill.router(
+                database=foundation.database, tokens=foundation.tokens, clock=foundation.clock, slots=slots
+            ),
+            explanation.router(
+                database=foundation.database,
+                keyring=foundation.keyring,
+                tokens=foundation.tokens,
+                clock=foundation.clock,
+                slots=slots,
+            ),
+            corrections.router(
+                database=foundation.database, tokens=foundation.tokens, clock=foundation.clock, slots=slots
             ),
             usage.router(
                 database=foundation.database,

@@ -215,7 +215,8 @@ def _moves(held: Evidence) -> Iterable[_Move]:
         is_own = span.correction_id == held.correction_id
         yield _Move(span.since, StepKind.REVERTED if is_own else StepKind.VOIDED, span, held, counts=False)
         if span.until is not None:
-            yield _Move(span.until, StepKind.REVERTED, span, held, counts=True)
+            # Another correction may still hold it out of count.
+            yield _Move(span.until, StepKind.REVERTED, span, held, counts=held.counted_at(span.until))
 
 
 def _timeline(counter: str, claiming: Iterable[Evidence]) -> Iterable[Step]:

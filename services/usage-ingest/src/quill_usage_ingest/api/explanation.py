@@ -1,0 +1,164 @@
+"""``/v1/usage/{organization}``: why a number is what it is, what was known when, and the bytes it came from (L5)."""
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path
+from quill_contracts.identifiers import Instant, UsageKey
+from quill_pricing.period import BillingPeriod
+from quill_runtime import dead_letters
+from quill_runtime.auth import ApiTokens, Keyring
+from quill_runtime.clock import Clock
+from quill_runtime.database import Database, Transaction
+from quill_runtime.dead_letters import DeadLetter
+from quill_runtime.problems import Problem
+
+from quill_usage_ingest.api.callers import Authorization, require_reader
+from quill_usage_ingest.domain.meters import MeterMap
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.usage_book import YEARS
+from quill_usage_ingest.store.claims import TooManyClaims, UnreadableClaim
+from quill_usage_ingest.store.corrections import PostgresCorrections
+from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.usecases.explain_usage import explain_usage, usage_as_of
+from quill_usage_ingest.wire.explanation import to_wire_as_of, to_wire_explanation
+from quill_usage_ingest.wire.usage_view import to_wire_kept_report
+
+PARKED_SHOWN: Final = 100
+ReportId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+
+
+def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Clock, slots: CounterSlots) -> APIRouter:
+    """``explain``, ``as-of`` and single reports; who may read usage may read why."""
+    routes = APIRouter(prefix="/v1/usage/{organization_id}", tags=["usage"])
+
+    async def readable(usage: PostgresUsage, organization_id: str, authorization: str | None) -> Organization:
+        return require_reader(
+            await usage.organization(organization_id),
+            organization_id,
+            authorization=authorization,
+            keyring=keyring,
+            tokens=tokens,
+            now=clock.now(),
+        )
+
+    @routes.get("/explain")
+    async def explain(
+        organization_id: str,
+        meter: UsageKey,
+        at: Instant | None = None,
+        period_start: Instant | None = None,
+        authorization: Authorization = None,
+    ) -> dict[str, Any]:
+        """One meter in the period asked for, or in that of ``at``, or in the running one: a sentence, then evidence."""
+        async with _reading_claims(), database.begin() as transaction:
+            usage = PostgresUsage(transaction, slots)
+            organization = await readable(usage, organization_id, authorization)
+            counter = _counter(MeterMap.of(await usage.metered_products()), meter)
+            explained = await explain_usage(
+                organization,
+                _period(organization, at=at, period_start=period_start, now=clock.now()),
+                counter,
+                tx=usage,
+                corrections=PostgresCorrections(transaction),
+            )
+            parked = await _parked(transaction, organization_id)
+        return to_wire_explanation(explained, meter=meter, at=at, parked=parked)
+
+    @routes.get("/as-of")
+    async def show_as_of(
+        organization_id: str, at: Instant, meter: UsageKey | None = None, authorization: Authorization = None
+    ) -> dict[str, Any]:
+        """Totals of the period of ``at`` as they were known at that instant, beside those known now."""
+        async with _reading_claims(), database.begin() as transaction:
+            usage = PostgresUsage(transaction, slots)
+            organization = await readable(usage, organization_id, authorization)
+            meters = MeterMap.of(await usage.metered_products())
+            if meter is not None:
+                meters = MeterMap({meter: _counter(meters, meter)})
+            answer = await usage_as_of(
+                organization,
+                _period(organization, at=at, period_start=None, now=at),
+                at,
+                counters=meters.counters,
+                tx=usage,
+                corrections=PostgresCorrections(transaction),
+            )
+        return to_wire_as_of(answer, meters=meters)
+
+    @routes.get("/reports/{report_id}")
+    async def show_report(
+        organization_id: str, report_id: ReportId, authorization: Authorization = None
+    ) -> dict[str, Any]:
+        """One kept report with its exact bytes in base64, and what it was read as."""
+        async with _reading_claims(), database.begin() as transaction:
+            usage = PostgresUsage(transaction, slots)
+            await readable(usage, organization_id, authorization)
+            page = await usage.kept_reports(organization_id, window_start=None, after_id=report_id - 1, limit=1)
+            if not page or page[0].id != report_id:
+                raise Problem(404, "not_found", "report_id: this organization has no such report", attr="report_id")
+            kept = page[0]
+            claims = await usage.kept_claims(organization_id, kept.window_start, kept.window_end, source=kept.source)
+        claim = next(each for each in claims if each.kept.id == report_id)
+        return {
+            **to_wire_kept_report(kept),
+            "counters": dict(claim.report.counters),
+            "body_base64": base64.b64encode(claim.body).decode(),
+        }
+
+    return routes
+
+
+@asynccontextmanager
+async def _reading_claims() -> AsyncIterator[None]:
+    """What cannot be explained is said with its reason."""
+    try:
+        yield
+    except (TooManyClaims, UnreadableClaim) as error:
+        raise Problem(409, "cannot_be_explained", str(error)) from error
+
+
+def _counter(meters: MeterMap, meter: str) -> str:
+    counter = meters.counter_by_meter.get(meter)
+    if counter is None:
+        raise Problem(404, "not_found", f"meter: the catalog has no meter {meter}", attr="meter")
+    return counter
+
+
+def _period(
+    organization: Organization, *, at: datetime | None, period_start: datetime | None, now: datetime
+) -> BillingPeriod:
+    """The period asked for by its start, else that of ``at``, else the running one."""
+    attribute = "at" if period_start is None else "period_start"
+    if at is not None and period_start is not None:
+        raise Problem(400, "invalid_input", "at: give either at or period_start, not both", attr="at")
+    asked = period_start or at or now
+    if asked.year not in YEARS:
+        raise Problem(400, "invalid_input", f"{attribute}: no billing period can hold it", attr=attribute)
+    period = organization.schedule.period_containing(asked)
+    if period_start is not None and period.start != period_start:
+        detail = f"period_start: no period starts then; the one around it starts {period.start.isoformat()}"
+        raise Problem(400, "invalid_input", detail, attr="period_start")
+    return period
+
+
+async def _parked(transaction: Transaction, organization_id: str) -> list[dict[str, Any]]:
+    letters = await dead_letters.waiting(transaction, subject=organization_id, limit=PARKED_SHOWN)
+    return [_letter(letter) for letter in letters]
+
+
+def _letter(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "reason_code": letter.reason_code,
+        "attribute": letter.attribute,
+        "detail": letter.detail,
+        "parked_at": letter.parked_at.isoformat(),
+    }

@@ -1,0 +1,233 @@
+"""Apply a correction and take it back: one transaction, one revision, under the organization's row lock (L3, L20).
+
+A preview is the same work in a transaction that is given up: it cannot say anything else than applying would.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+import msgspec
+
+from quill_usage_ingest.domain.correction import (
+    AppliedCorrection,
+    CorrectionKind,
+    CorrectionOrder,
+    InvalidCorrection,
+    Reversion,
+    TakenOut,
+)
+from quill_usage_ingest.domain.correction_effects import PeriodEffect, effects
+from quill_usage_ingest.domain.meters import MeterMap
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.period_usage import PeriodUsage
+from quill_usage_ingest.domain.usage_book import Refusal, Verdict
+from quill_usage_ingest.domain.usage_report import WindowKey
+from quill_usage_ingest.ports import Arrival, ArrivedReport, Corrections, KeptReport, UsageTransaction
+from quill_usage_ingest.usecases.rebuild_windows import rebuild_windows
+from quill_usage_ingest.usecases.record_reports import record_reports
+
+INTAKE: Final = "correction"
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class UnknownOrganization(LookupError):
+    """No customer snapshot of this organization has arrived."""
+
+
+class UnknownCorrection(LookupError):
+    """The organization has no correction of this id."""
+
+
+class CorrectionConflict(Exception):
+    """The correction id is known with another content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """The correction as it stands now; ``is_repeat`` when it did before."""
+
+    correction: AppliedCorrection
+    is_repeat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What every correction works on."""
+
+    organization: Organization
+    known: Sequence[AppliedCorrection]
+    at: datetime
+    tx: UsageTransaction
+
+    async def periods(self) -> list[PeriodUsage]:
+        return await self.tx.periods_in_force(self.organization.organization_id, newest=None)
+
+    async def effects_since(self, before: Sequence[PeriodUsage]) -> tuple[PeriodEffect, ...]:
+        return effects(
+            before,
+            await self.periods(),
+            counter_by_meter=MeterMap.of(await self.tx.metered_products()).counter_by_meter,
+            customer=self.organization.customer,
+            now=self.at,
+        )
+
+
+async def apply_correction(
+    order: CorrectionOrder, *, tx: UsageTransaction, corrections: Corrections, now: datetime
+) -> Corrected:
+    """Do what a person ordered, or find that it was done.
+
+    Raises:
+        UnknownOrganization: nobody to correct.
+        CorrectionConflict: the id is known with another content.
+        InvalidCorrection: naming the field; nothing may be committed.
+        TooManyCounters: a replaced counter's name found no slot; nothing may be committed.
+    """
+    work = await _begin(order.organization_id, tx=tx, corrections=corrections, now=now)
+    for known in work.known:
+        if known.order.correction_id == order.correction_id:
+            if known.order.content_hash != order.content_hash:
+                raise CorrectionConflict(f"correction_id: {order.correction_id} is known with another content")
+            return Corrected(known, is_repeat=True)
+    before = await work.periods()
+    taken_out: tuple[TakenOut, ...] = ()
+    entered_ids: tuple[int, ...] = ()
+    match order.kind:
+        case CorrectionKind.VOID:
+            taken_out = await _void(order, work)
+        case CorrectionKind.REPLACE:
+            entered_ids = await _replace(order, work)
+        case _:
+            assert_never(order.kind)
+    applied = AppliedCorrection(order, work.at, taken_out, entered_ids, await work.effects_since(before))
+    await corrections.save(applied)
+    return Corrected(applied, is_repeat=False)
+
+
+async def revert_correction(
+    organization_id: str,
+    correction_id: str,
+    *,
+    actor: str,
+    reason: str,
+    tx: UsageTransaction,
+    corrections: Corrections,
+    now: datetime,
+) -> Corrected:
+    """Take a correction back: what it voided counts again, what it entered does not. Repeating changes nothing.
+
+    Raises:
+        UnknownOrganization | UnknownCorrection: nothing to take back.
+    """
+    work = await _begin(organization_id, tx=tx, corrections=corrections, now=now)
+    found = next((each for each in work.known if each.order.correction_id == correction_id), None)
+    if found is None:
+        raise UnknownCorrection(correction_id)
+    if not found.is_in_force:
+        return Corrected(found, is_repeat=True)
+    before = await work.periods()
+    others = [each for each in work.known if each.is_in_force and each is not found]
+    still_out = {taken.kept_id for each in others for taken in each.taken_out}
+    kept = await _kept(work, [*(taken.kept_id for taken in found.taken_out), *found.entered_ids])
+    verdicts = {taken.kept_id: taken.verdict for taken in found.taken_out if taken.kept_id not in still_out}
+    verdicts |= dict.fromkeys(found.entered_ids, Verdict.VOIDED)
+    await _set_verdicts(work, {kept_id: verdict for kept_id, verdict in verdicts.items() if kept_id in kept}, kept)
+    reversion = Reversion(actor, reason, work.at, await work.effects_since(before))
+    reverted = found.reverted(reversion)
+    await corrections.save(reverted)
+    return Corrected(reverted, is_repeat=False)
+
+
+async def _begin(organization_id: str, *, tx: UsageTransaction, corrections: Corrections, now: datetime) -> _Work:
+    """Lock the organization: of two operators one waits and then sees what the other did."""
+    organization = (await tx.lock_organizations({organization_id})).get(organization_id)
+    if organization is None:
+        raise UnknownOrganization(organization_id)
+    known = await corrections.of_organization(organization_id)
+    # Later than every earlier one, whatever the clocks of two machines say, since the newest replacement wins (L1).
+    instants = [each.reversion.at if each.reversion else each.applied_at for each in known]
+    at = max([now, *(instant + _MICROSECOND for instant in instants)])
+    return _Work(organization, known, at, tx)
+
+
+async def _void(order: CorrectionOrder, work: _Work) -> tuple[TakenOut, ...]:
+    kept = await _kept(work, order.kept_ids)
+    before = {taken.kept_id: taken.verdict for each in work.known if each.is_in_force for taken in each.taken_out}
+    taken_out = []
+    for position, kept_id in enumerate(order.kept_ids):
+        report = kept.get(kept_id)
+        attribute = f"report_ids__{position}"
+        if report is None:
+            detail = f"{attribute}: no report {kept_id} is kept for this organization; take ids from its reports"
+            raise InvalidCorrection("unknown_report", detail, attribute)
+        if report.intake == INTAKE:
+            detail = f"{attribute}: report {kept_id} is a correction's own; revert that correction instead"
+            raise InvalidCorrection("is_a_correction", detail, attribute)
+        verdict = Verdict(report.verdict)
+        taken_out.append(TakenOut(kept_id, report.window_start, before.get(kept_id, verdict)))
+    await _set_verdicts(work, {t.kept_id: Verdict.VOIDED for t in taken_out if t.kept_id not in before}, kept)
+    return tuple(taken_out)
+
+
+async def _replace(order: CorrectionOrder, work: _Work) -> tuple[int, ...]:
+    if order.source is None or order.start is None or order.end is None:
+        raise InvalidCorrection("required", "source, start and end: a replacement needs all three", "source")
+    await _check_windows(order, work)
+    arrived = [
+        ArrivedReport(
+            order.replacement_report(replacement, as_of=work.at),
+            Arrival(INTAKE, msgspec.json.encode({"correction_id": order.correction_id, "replacement": replacement})),
+        )
+        for replacement in order.windows
+    ]
+    outcomes = await record_reports(arrived, tx=work.tx, now=work.at, is_publication_due=True)
+    for position, outcome in enumerate(outcomes):
+        if isinstance(outcome, Refusal):
+            attribute = f"windows__{position}__{outcome.attribute}"
+            raise InvalidCorrection(outcome.code, f"{attribute}: {outcome.detail}", attribute)
+    names = {item.report.name for item in arrived}
+    claims = await work.tx.kept_claims(order.organization_id, order.start, order.end, source=order.source)
+    return tuple(claim.kept.id for claim in claims if claim.report.name in names)
+
+
+async def _check_windows(order: CorrectionOrder, work: _Work) -> None:
+    """The range is replaced as a whole: a window of the source in it that is not named would silently stay."""
+    named = set()
+    for position, replacement in enumerate(order.windows):
+        start = replacement.window.start
+        attribute = f"windows__{position}__window_start"
+        if order.start is None or order.end is None or not order.start <= start < order.end:
+            raise InvalidCorrection("invalid_input", f"{attribute}: must be within start and end", attribute)
+        if start in named:
+            raise InvalidCorrection("invalid_input", f"{attribute}: is given twice", attribute)
+        named.add(start)
+    held = await work.tx.windows_between(order.organization_id, order.start, order.end)
+    left = [key.start for key, _ in held if key.source == order.source and key.start not in named]
+    if left:
+        detail = (
+            f"windows: {order.source} also reported the window of {left[0].isoformat()} in this span"
+            f"{f' and {len(left) - 1} more' if len(left) > 1 else ''}; name each, or give a shorter span"
+        )
+        raise InvalidCorrection("window_left_out", detail, "windows")
+
+
+async def _kept(work: _Work, kept_ids: Collection[int]) -> Mapping[int, KeptReport]:
+    """The kept reports of these ids that belong to the organization."""
+    organization_id = work.organization.organization_id
+    found = {}
+    for kept_id in set(kept_ids):
+        page = await work.tx.kept_reports(organization_id, window_start=None, after_id=kept_id - 1, limit=1)
+        if page and page[0].id == kept_id:
+            found[kept_id] = page[0]
+    return found
+
+
+async def _set_verdicts(work: _Work, verdicts: Mapping[int, Verdict], kept: Mapping[int, KeptReport]) -> None:
+    """Change which reports count and make the cells of their windows again (L3)."""
+    organization_id = work.organization.organization_id
+    for verdict in sorted(set(verdicts.values())):
+        await work.tx.set_verdict([kept_id for kept_id, each in verdicts.items() if each is verdict], verdict)
+    keys = {WindowKey(organization_id, kept[kept_id].window_start, kept[kept_id].source) for kept_id in verdicts}
+    await rebuild_windows(keys, tx=work.tx)
