@@ -13,12 +13,14 @@ from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
+from quill_usage_ingest.store.team_rebuilds import TeamRebuilds
 from quill_usage_ingest.usecases.recompute import audit_organizations
 
 PUBLISH_EVERY_SECONDS: Final = 0.25
 REPLAY_EVERY_SECONDS: Final = 5.0
 REPLAY_ORGANIZATIONS_MAX: Final = 100
 AUDIT_EVERY_SECONDS: Final = 60.0
+REBUILD_TEAMS_EVERY_SECONDS: Final = 1.0
 AUDIT_BATCH: Final = 50
 
 log = structlog.get_logger(__name__)
@@ -35,9 +37,11 @@ def jobs(
 
     replays = ParkedReplay(database=database, outbox=outbox, slots=slots)
     audit = UsageAudit(database=database, slots=slots)
+    rebuilds = TeamRebuilds(database=database, slots=slots)
     return [
         PeriodicJob(name="publish-due", every_seconds=PUBLISH_EVERY_SECONDS, run=publish_due, clock=clock),
         PeriodicJob(name="replay-parked", every_seconds=REPLAY_EVERY_SECONDS, run=replays.run, clock=clock),
+        PeriodicJob(name="rebuild-teams", every_seconds=REBUILD_TEAMS_EVERY_SECONDS, run=rebuilds.run, clock=clock),
         PeriodicJob(name="audit-usage", every_seconds=AUDIT_EVERY_SECONDS, run=audit.run, clock=clock),
     ]
 

@@ -18,17 +18,22 @@ from quill_runtime.database import Database
 from quill_usage_ingest.api import daily_report, usage, usage_query
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.team_cells import TeamKey, TeamsReport, join_claims
+from quill_usage_ingest.domain.usage_book import Verdict
 from quill_usage_ingest.domain.usage_report import DayKey
 from quill_usage_ingest.domain.usage_series import TeamAmount
-from quill_usage_ingest.ports import TeamTransaction, TooManyCounters
+from quill_usage_ingest.ports import Arrival, ArrivedReport, TeamTransaction, TooManyCounters
 from quill_usage_ingest.store import counter_slots
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.memory_teams import MemoryTeams
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.team_rebuilds import SETTLED_AFTER, TeamRebuilds
 from quill_usage_ingest.store.teams import PostgresTeams
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.project_products import project_products
+from quill_usage_ingest.usecases.record_reports import record_reports
 from quill_usage_ingest.usecases.record_teams import rebuild_team_windows, record_teams
+from quill_usage_ingest.wire.team_reports import teams_of_native_report
+from quill_usage_ingest.wire.usage_reports import from_wire_usage_report
 from sqlalchemy import text
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
@@ -189,6 +194,67 @@ async def test_team_rows_lie_in_the_partition_of_their_month(database: Database,
             text("select tableoid::regclass::text from team_windows order by 1")
         )
         assert [row[0] for row in rows] == ["team_windows_2026_10", "team_windows_default"]
+
+
+def native(teams, *, report_id: str, at: int) -> ArrivedReport:
+    body = orjson.dumps(
+        {
+            "report_id": report_id,
+            "source": "us",
+            "organization_id": "acme",
+            "window_start": OCTOBER,
+            "window_end": OCTOBER + DAY,
+            "completeness": "complete",
+            "as_of": OCTOBER + timedelta(hours=at),
+            "counters": {"events": sum(each["events"] for each in teams.values())},
+            "teams": teams,
+        }
+    )
+    return ArrivedReport(from_wire_usage_report(body), Arrival("kafka", body, "usage.reports.v1", 0, at))
+
+
+@pytest.mark.integration
+async def test_a_voided_report_takes_its_team_rows_out_and_does_not_come_back_by_redelivery(
+    database: Database, organization
+):
+    slots = CounterSlots()
+    right = native({"1": {"events": 7}}, report_id="right", at=1)
+    wrong = native({"1": {"events": 100}, "2": {"events": 9}}, report_id="wrong", at=2)
+    claims = [teams_of_native_report(each.arrival.body) for each in (right, wrong)]
+
+    async def rows():
+        async with database.begin() as transaction:
+            return await PostgresTeams(transaction, slots).team_rows_of_days({right.report.day_key})
+
+    async def enter_teams(*entered: TeamsReport) -> None:
+        await database.run(lambda t: record_teams(entered, tx=PostgresTeams(t, slots), now=NOW))
+
+    async def judge(verdict: Verdict) -> None:
+        async with database.begin() as transaction:
+            tx = PostgresUsage(transaction, slots)
+            kept = await tx.kept_claims("acme", OCTOBER, OCTOBER + DAY)
+            await tx.set_verdict([each.kept.id for each in kept if each.kept.report_id == "wrong"], verdict)
+
+    async with database.begin() as transaction:
+        tx = PostgresUsage(transaction, slots)
+        await project_customers([organization()], tx=tx)
+        await record_reports([right, wrong], tx=tx, now=NOW, is_publication_due=False)
+    await enter_teams(*claims)
+    assert await rows() == join_claims(claims)
+    rebuilds = TeamRebuilds(database, slots)
+    assert await rebuilds.run(NOW) == 0
+    await judge(Verdict.VOIDED)
+    assert await rebuilds.run(NOW) == 1
+    assert await rows() == join_claims(claims[:1])
+    await enter_teams(*claims)
+    assert await rows() == join_claims(claims[:1]), "a redelivery does not bring it back"
+    assert await rebuilds.run(NOW) == 0
+    assert await rebuilds.run(NOW + SETTLED_AFTER) == 1, "once more, for reports that were on their way"
+    assert await rebuilds.run(NOW + 2 * SETTLED_AFTER) == 0
+    assert await rows() == join_claims(claims[:1])
+    await judge(Verdict.APPLIED)
+    await rebuilds.run(NOW)
+    assert await rows() == join_claims(claims)
 
 
 # -- over HTTP ---------------------------------------------------------------------------------------------------------

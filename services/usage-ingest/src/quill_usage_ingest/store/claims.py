@@ -14,6 +14,7 @@ from quill_usage_ingest.domain.usage_book import Verdict
 from quill_usage_ingest.domain.usage_report import Correction, UsageReport, UsageWindow
 from quill_usage_ingest.ports import Arrival, KeptClaim, KeptReport
 from quill_usage_ingest.store.tables import usage_reports
+from quill_usage_ingest.store.team_marks import mark_team_rebuilds
 
 NATIVE_INTAKE: Final = "kafka"
 """Its bytes are the claim: a message of ``usage.reports.v1``."""
@@ -78,6 +79,7 @@ class PostgresClaims:
                 .where(usage_reports.c.id == func.any(sorted(kept_ids)))
                 .values(verdict=verdict.value)
             )
+            await mark_team_rebuilds(self._connection, kept_ids)
 
 
 def _kept_claim(row: Row[Any]) -> KeptClaim:

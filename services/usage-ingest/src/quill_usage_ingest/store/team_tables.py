@@ -24,6 +24,17 @@ team_windows: Final = Table(
     " usage_cells.rank_of.",
 )
 
+team_rebuilds: Final = Table(
+    "team_rebuilds",
+    usage_metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("window_start", _Instant, primary_key=True),
+    Column("source", String, primary_key=True),
+    Column("due_at", _Instant, nullable=True),
+    comment="Windows whose team rows must be made again because other reports count now; due_at null = at once, else"
+    " once more, when reports that were still on their way have been kept.",
+)
+
 further_licenses: Final = Table(
     "further_licenses",
     usage_metadata,

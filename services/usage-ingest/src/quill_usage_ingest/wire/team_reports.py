@@ -7,6 +7,7 @@ import msgspec
 
 from quill_usage_ingest.domain.team_cells import TeamCounters, TeamsReport
 from quill_usage_ingest.domain.usage_report import QUANTITY_MAX, UsageReport
+from quill_usage_ingest.ports import KeptClaim
 from quill_usage_ingest.wire.daily_reports import COUNTER_NAME_MAX, COUNTER_SUFFIX, COUNTERS_MAX, TEAMS_MAX
 from quill_usage_ingest.wire.usage_reports import from_wire_usage_report
 
@@ -52,6 +53,21 @@ def teams_of_daily_report(
         InvalidTeams: naming the counter.
     """
     return TeamsReport(report, team_counters(fields.get("teams"), takes=metered_counters))
+
+
+def teams_of_kept_claim(claim: KeptClaim, *, metered_counters: Collection[str]) -> TeamsReport:
+    """What a kept report says of teams, in whichever form it came; malformed teams were parked and not entered."""
+    try:
+        fields = msgspec.json.decode(claim.body)
+        if isinstance(fields, dict) and isinstance(fields.get("usage_report"), dict):
+            fields = fields["usage_report"]
+        if not isinstance(fields, dict):
+            return TeamsReport(claim.report, {})
+        is_native = "window_start" in fields and "counters" in fields
+        teams = team_counters(fields.get("teams"), takes=None if is_native else metered_counters)
+    except (ValueError, RecursionError):
+        return TeamsReport(claim.report, {})
+    return TeamsReport(claim.report, teams)
 
 
 def team_counters(teams: object, *, takes: Collection[str] | None) -> TeamCounters:

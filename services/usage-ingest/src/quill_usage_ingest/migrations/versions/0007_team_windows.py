@@ -44,6 +44,15 @@ def upgrade() -> None:
         )
         start = end
     op.create_table(
+        "team_rebuilds",
+        sa.Column("organization_id", sa.String, primary_key=True),
+        sa.Column("window_start", INSTANT, primary_key=True),
+        sa.Column("source", sa.String, primary_key=True),
+        sa.Column("due_at", INSTANT, nullable=True),
+        comment="Windows whose team rows must be made again because other reports count now; due_at null = at once,"
+        " else once more, when reports that were still on their way have been kept.",
+    )
+    op.create_table(
         "further_licenses",
         sa.Column("license_id", sa.String, primary_key=True),
         sa.Column("organization_id", sa.String, primary_key=True),
