@@ -1,20 +1,24 @@
 """What usage-ingest takes of teams from Kafka: groups of their own, so that no limit ever waits for a team (L4)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
-from quill_contracts.topics import USAGE_REPORTS
+from quill_contracts.intakes import DailyReport
+from quill_contracts.topics import DAILY_REPORTS, USAGE_REPORTS
 from quill_runtime.consumption import Consumption, Received, Record, Rejected
 from quill_runtime.database import Transaction
 
+from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.team_cells import TeamsReport
+from quill_usage_ingest.domain.usage_report import UsageReport
 from quill_usage_ingest.ports import TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.teams import PostgresTeams
 from quill_usage_ingest.usecases.record_teams import record_teams
-from quill_usage_ingest.wire.team_reports import InvalidTeams, teams_of_native_report
+from quill_usage_ingest.wire.team_reports import InvalidTeams, teams_of_daily_report, teams_of_native_report
 
 BATCH_RECORDS_MAX: Final = 200
 FETCH_WAIT_MS: Final = 100
@@ -37,6 +41,46 @@ def report_teams(group: str, *, slots: CounterSlots) -> Consumption[TeamsReport 
         max_records=BATCH_RECORDS_MAX,
         max_wait_ms=FETCH_WAIT_MS,
     )
+
+
+ReadDailyReport = Callable[[DailyReport, Collection[str], datetime], tuple[UsageReport, Mapping[str, Any]]]
+"""A daily report as a claim, with the fields of its JSON: given the record's message, the counters that the catalog
+names, and now. Raises ``ValueError`` when the report itself is wrong."""
+
+
+def daily_report_teams(group: str, *, slots: CounterSlots, read: ReadDailyReport) -> Consumption[DailyReport | None]:
+    """The teams of reports that came through a queue or a bucket, merged into the same cells."""
+
+    async def apply(transaction: Transaction, received: Sequence[Received[DailyReport | None]], now: datetime) -> None:
+        metered = MeterMap.of(await PostgresUsage(transaction, slots).metered_products()).counters
+        claims = []
+        for daily in (item.message for item in received if item.message is not None):
+            try:
+                report, fields = read(daily, metered, now)
+            except ValueError:
+                # The reports' own group parks it.
+                continue
+            try:
+                claims.append(teams_of_daily_report(fields, report, metered_counters=metered))
+            except InvalidTeams as error:
+                raise rejected_teams(error) from error
+        await enter_teams(transaction, claims, slots=slots, now=now)
+
+    return Consumption(
+        topic=DAILY_REPORTS.name,
+        group=group,
+        decode=_decode_daily,
+        apply=apply,
+        max_records=BATCH_RECORDS_MAX,
+        max_wait_ms=FETCH_WAIT_MS,
+    )
+
+
+def _decode_daily(record: Record) -> DailyReport | None:
+    try:
+        return DailyReport.from_bytes(record.value or b"")
+    except ValueError:
+        return None
 
 
 def decode_report_teams(record: Record) -> TeamsReport | None:
