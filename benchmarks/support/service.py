@@ -75,7 +75,7 @@ def running_service(name: str, stores: Stores, says: Progress) -> Iterator[Runni
         environ={},
     )
     component = next(part for part in planned if part.name == name)
-    environment = {**os.environ, **component.environment, "LOG_LEVEL": "WARNING"}
+    environment = {**os.environ, **component.environment, "LOG_LEVEL": "WARNING", "USAGE_WORK": "totals"}
     with says.step(f"Migrating and starting {name}"):
         run_tool(f"migrating {name}", component.argv("migrate"), seconds=MIGRATE_SECONDS, env=environment)
         child = Child(name, leashed(component.argv(), "KILL"), log=stores.state.logs / f"{name}.log", env=environment)

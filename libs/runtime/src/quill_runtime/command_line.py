@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import uvloop
+
 from quill_runtime import telemetry
 from quill_runtime.auth import InvalidApiTokens
 from quill_runtime.lifecycle import Service, serve
@@ -51,4 +53,4 @@ def run(
         service = build(settings)
     except (InvalidSealingKeys, InvalidApiTokens) as error:
         parser.exit(EXIT_BAD_CONFIGURATION, f"configuration: {error}\n")
-    asyncio.run(serve(service, host=settings.http_host, port=settings.http_port))
+    uvloop.run(serve(service, host=settings.http_host, port=settings.http_port))

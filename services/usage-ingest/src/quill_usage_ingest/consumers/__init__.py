@@ -26,7 +26,7 @@ from quill_usage_ingest.usecases.record_reports import record_reports
 from quill_usage_ingest.wire.subscriptions import from_wire_customer, from_wire_product
 from quill_usage_ingest.wire.usage_reports import UnstorableText, from_wire_usage_report
 
-BATCH_RECORDS_MAX: Final = 500
+BATCH_RECORDS_MAX: Final = 1_000
 FETCH_WAIT_MS: Final = 10
 
 

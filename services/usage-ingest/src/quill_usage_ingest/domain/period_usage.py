@@ -7,7 +7,15 @@ from typing import Final, NamedTuple
 
 from quill_pricing.period import BillingPeriod
 
-from quill_usage_ingest.domain.usage_cells import INSTANT_MASK, Cell, CellChange, WindowCells, as_of_rank, is_complete
+from quill_usage_ingest.domain.usage_cells import (
+    COMPLETE_BIT,
+    INSTANT_MASK,
+    Cell,
+    CellChange,
+    WindowCells,
+    as_of_rank,
+    is_complete,
+)
 
 
 class CounterUsage(NamedTuple):
@@ -28,25 +36,13 @@ class CounterUsage(NamedTuple):
         """Period-to-date usage: all cells whose window starts in the period, over all sources (L2)."""
         return self.complete + self.partial
 
-    def moved(self, change: CellChange) -> "CounterUsage":
-        """With one cell's old contribution taken out, its new one put in, and the maximum raised if passed."""
-        complete, partial = self.complete, self.partial
-        if is_complete(change.before.rank):
-            complete -= change.before.quantity
-        else:
-            partial -= change.before.quantity
-        if is_complete(change.after.rank):
-            complete += change.after.quantity
-        else:
-            partial += change.after.quantity
-        return CounterUsage(complete, partial, max(self.maximum, complete + partial))
-
     def corrected(self) -> "CounterUsage":
         """With the maximum brought back to what is counted now: only an explicit correction may do this (L3)."""
         return self._replace(maximum=self.to_date)
 
 
 NOTHING_USED: Final = CounterUsage()
+_new_tuple: Final = tuple.__new__
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +64,26 @@ class PeriodUsage:
     def entered(
         self, changes: Mapping[str, CellChange], *, as_of: datetime, revision: int, is_correction: bool
     ) -> "PeriodUsage":
-        """After one report changed these cells of the period."""
+        """After one report changed these cells: each old contribution taken out, the new one put in.
+
+        The maximum is raised if passed; only an explicit correction brings it back to what is counted now (L3).
+        """
         counters = dict(self.counters)
-        for counter, change in changes.items():
-            moved = counters.get(counter, NOTHING_USED).moved(change)
-            counters[counter] = moved.corrected() if is_correction else moved
+        for counter, (before, after) in changes.items():
+            complete, partial, maximum = counters.get(counter, NOTHING_USED)
+            # Written out, one sum per side: this loop is what a report costs (performance 3).
+            if before[0] & COMPLETE_BIT:
+                complete -= before[1]
+            else:
+                partial -= before[1]
+            if after[0] & COMPLETE_BIT:
+                complete += after[1]
+            else:
+                partial += after[1]
+            to_date = complete + partial
+            if is_correction or to_date > maximum:
+                maximum = to_date
+            counters[counter] = _new_tuple(CounterUsage, (complete, partial, maximum))
         return PeriodUsage(
             period=self.period,
             as_of=max(self.as_of, as_of),

@@ -132,7 +132,8 @@ class UsageBook:
         if refusal is not None:
             return refusal
         if changes:
-            cells = {**known.cells, **{counter: change.after for counter, change in changes.items()}}
+            is_all_new = len(changes) == len(claim) and claim.keys() >= known.cells.keys()
+            cells = claim if is_all_new else {**known.cells, **{counter: new for counter, (_, new) in changes.items()}}
             self.windows[key] = WindowCells(known.window, cells)
             self.changed_windows.add(key)
             self._starts_by_day.setdefault(report.day_key, set()).add(key.start)
@@ -187,7 +188,8 @@ def unknown_organization(organization_id: str) -> Refusal:
 def _refuse_overflow(report: UsageReport, after: PeriodUsage, changes: Iterable[str]) -> Refusal | None:
     """A period total beyond fifteen digits cannot be published or billed; a person must look at the claim."""
     for counter in changes:
-        if after.counters[counter].to_date > QUANTITY_MAX:
+        complete, partial, _ = after.counters[counter]
+        if complete + partial > QUANTITY_MAX:
             detail = f"{counter}: the period's total would pass {QUANTITY_MAX}"
             return Refusal("period_overflow", detail, f"counters__{counter}", report.organization_id)
     return None

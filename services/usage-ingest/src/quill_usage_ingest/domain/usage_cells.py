@@ -14,11 +14,11 @@ from quill_usage_ingest.domain.usage_report import UsageReport, UsageWindow
 
 _RANK_EPOCH: Final = datetime(1, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_COMPLETE_BIT: Final = 1 << 60
+COMPLETE_BIT: Final = 1 << 60
 """Above every instant: microseconds from year 1 to year 9999 need 59 bits."""
 _CORRECTED_BIT: Final = 1 << 61
 """Beside the complete bit: a corrected window is a complete one."""
-INSTANT_MASK: Final = _COMPLETE_BIT - 1
+INSTANT_MASK: Final = COMPLETE_BIT - 1
 
 
 def rank_of(completeness: Completeness, as_of: datetime) -> int:
@@ -32,14 +32,14 @@ def rank_of(completeness: Completeness, as_of: datetime) -> int:
         case Completeness.PARTIAL:
             return since
         case Completeness.COMPLETE:
-            return since | _COMPLETE_BIT
+            return since | COMPLETE_BIT
         case Completeness.CORRECTED:
-            return since | _COMPLETE_BIT | _CORRECTED_BIT
+            return since | COMPLETE_BIT | _CORRECTED_BIT
 
 
 def is_complete(rank: int) -> bool:
     """Whether the claim that won the cell called its window complete (L6)."""
-    return bool(rank & _COMPLETE_BIT)
+    return bool(rank & COMPLETE_BIT)
 
 
 def as_of_rank(rank: int) -> datetime:
@@ -74,10 +74,14 @@ class WindowCells:
     cells: Cells = field(default_factory=dict)
 
 
+_new_tuple: Final = tuple.__new__
+"""Makes a named tuple without the detour through its own constructor: cells are made by the million (performance 3)."""
+
+
 def claimed_cells(report: UsageReport) -> dict[str, Cell]:
     """The cells as this report alone would have them."""
     rank = rank_of(report.completeness, report.as_of)
-    return {counter: Cell(rank, quantity) for counter, quantity in report.counters.items()}
+    return {counter: _new_tuple(Cell, (rank, quantity)) for counter, quantity in report.counters.items()}
 
 
 def join(one: Cells, other: Cells) -> dict[str, Cell]:
@@ -87,9 +91,11 @@ def join(one: Cells, other: Cells) -> dict[str, Cell]:
 
 def changes_by(claim: Cells, *, to: Cells) -> dict[str, CellChange]:
     """The cells of ``to`` that the claim wins, with their state before and after."""
+    if not to:
+        return {counter: _new_tuple(CellChange, (NEVER_REPORTED, cell)) for counter, cell in claim.items()}
     changes = {}
     for counter, cell in claim.items():
         before = to.get(counter, NEVER_REPORTED)
         if cell > before:
-            changes[counter] = CellChange(before, cell)
+            changes[counter] = _new_tuple(CellChange, (before, cell))
     return changes

@@ -1,10 +1,12 @@
 """Cells and counters as arrays indexed by slot."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from quill_usage_ingest.domain.period_usage import CounterUsage
 from quill_usage_ingest.domain.usage_cells import Cell, Cells
 
+_new_tuple: Final = tuple.__new__
 NEVER_REPORTED_MAXIMUM = -1
 """In ``maximum``: the counter has no usage in this period. A reported zero is a fact and is kept."""
 
@@ -22,9 +24,9 @@ def pack_cells(cells: Cells, slot: Callable[[str], int]) -> tuple[list[int], lis
 def unpack_cells(quantities: Sequence[int], ranks: Sequence[int], names: Sequence[str]) -> dict[str, Cell]:
     """Cells by counter."""
     return {
-        names[index]: Cell(rank, quantity)
-        for index, (rank, quantity) in enumerate(zip(ranks, quantities, strict=True))
-        if rank
+        name: _new_tuple(Cell, cell)
+        for name, cell in zip(names, zip(ranks, quantities, strict=True), strict=False)
+        if cell[0]
     }
 
 
@@ -45,7 +47,7 @@ def unpack_counters(
 ) -> dict[str, CounterUsage]:
     """Usage by counter."""
     return {
-        names[index]: CounterUsage(*usage)
-        for index, usage in enumerate(zip(complete, partial, maximum, strict=True))
+        name: _new_tuple(CounterUsage, usage)
+        for name, usage in zip(names, zip(complete, partial, maximum, strict=True), strict=False)
         if usage[2] != NEVER_REPORTED_MAXIMUM
     }

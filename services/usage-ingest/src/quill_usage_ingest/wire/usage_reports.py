@@ -26,7 +26,7 @@ class _Correction(Struct, frozen=True, gc=False):
 
 
 class _Report(Struct, frozen=True):
-    r"""`quill_contracts.usage.UsageReport` for the fast path: whatever this accepts, the contract accepts.
+    r"""`quill_contracts.usage.UsageReport` for the fast path: whatever this accepts, the contract accepts, teams apart.
 
     Patterns end in ``\Z``: Python's ``$`` would let a trailing newline through.
     """
@@ -40,7 +40,8 @@ class _Report(Struct, frozen=True):
     """Only a person of ours may say ``corrected``, and not by this way."""
     as_of: _Instant
     counters: _Counters
-    teams: Annotated[dict[str, _Counters], Meta(max_length=100_000)] = {}
+    teams: msgspec.Raw = msgspec.Raw(b"{}")
+    """Left as bytes: what teams used is read, and refused, off the limit path (`wire.team_reports`)."""
     correction: _Correction | None = None
     license_id: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_-]+\Z")] | None = None
 
@@ -95,7 +96,7 @@ def _decoded(value: bytes) -> _Report:
 
 
 def _by_contract(value: bytes) -> _Report:
-    return msgspec.convert(WireUsageReport.from_bytes(value).model_dump(), _Report)
+    return _report_decoder.decode(WireUsageReport.from_bytes(value).to_bytes())
 
 
 def _refuse_nul(wire: _Report) -> None:
