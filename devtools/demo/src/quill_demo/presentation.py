@@ -10,6 +10,7 @@ from rich.table import Table
 from quill_demo.billing_client import BillingClient
 from quill_demo.checks import SHOWN_DIFFERENCES, Comparison, dollars
 from quill_demo.entrance import Activation
+from quill_demo.evidence import Corrected
 from quill_demo.latency import Latency
 from quill_demo.world import World
 
@@ -22,6 +23,9 @@ class Outcome:
     """Everything that was found out."""
 
     usage: Comparison
+    explained: Comparison
+    correction: Comparison
+    corrected: Corrected
     limits: Comparison
     invoices: Comparison
     released: Comparison
@@ -37,6 +41,8 @@ class Outcome:
     def comparisons(self) -> dict[str, Comparison]:
         return {
             "usage of every organization and meter": self.usage,
+            "events explained from their reports, and over teams": self.explained,
+            "a report voided and taken back": self.correction,
             "who is limited on what": self.limits,
             "who is still limited once the period is over": self.released,
             "invoices, to the cent, and against Stripe": self.invoices,
@@ -51,6 +57,7 @@ class Outcome:
 async def show(world: World, client: BillingClient, outcome: Outcome, console: Console) -> None:
     """Print all of it; the verdict last."""
     _show_totals(world, console)
+    _show_correction(outcome.corrected, console)
     await _show_limited(world, client, outcome, console)
     _show_invoices(world, outcome, console)
     _show_activations(outcome, console)
@@ -73,6 +80,24 @@ def _show_totals(world: World, console: Console) -> None:
         wanted = ("organizations", "events", "recordings", "feature_flag_requests", "rows_synced")
         table.add_row(source, *(f"{row[name]:,}" for name in wanted))
     console.print(table)
+
+
+def _show_correction(corrected: Corrected, console: Console) -> None:
+    table = Table(title=f"{corrected.organization.name}: report {corrected.report_id} voided", title_justify="left")
+    table.add_column("what it would change (preview)")
+    for column in ("before", "after"):
+        table.add_column(column, justify="right")
+    for change in corrected.preview["changes"]:
+        for counter in change["counters"]:
+            if counter["meters"]:
+                name = f"{', '.join(counter['meters'])} of {change['period_start'][:10]}"
+                table.add_row(name, f"{counter['before']['to_date']:,}", f"{counter['after']['to_date']:,}")
+        for amount in change["amounts"]:
+            before, after = dollars(amount["before_minor"]), dollars(amount["after_minor"])
+            table.add_row(f"{amount['meter']}: {amount['becomes']}", f"${before:,.2f}", f"${after:,.2f}")
+    console.print(table)
+    console.print(f"Explained without it:   {corrected.explained_without['sentence']}")
+    console.print(f"Explained once it is taken back: {corrected.explained_again['sentence']}")
 
 
 async def _show_limited(world: World, client: BillingClient, outcome: Outcome, console: Console) -> None:

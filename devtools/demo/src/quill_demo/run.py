@@ -13,7 +13,7 @@ from quill_stack.system import System, running_system
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from quill_demo import checks, presentation
+from quill_demo import checks, evidence, presentation
 from quill_demo.billing_client import BillingClient
 from quill_demo.chaos import Chaos
 from quill_demo.entrance import Entrance
@@ -104,6 +104,10 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
             await month.live(region, until=world.end, progress=step)
             await month.live(region, until=world.end + timedelta(hours=SETTLE_HOURS + 6), progress=step)
         usage = await _until_equal(console, "Counting", len(world.organizations), lambda: checks.usage(world, client))
+        explained = await _until_equal(
+            console, "Explaining", len(world.organizations), lambda: evidence.explained(world, client)
+        )
+        correction, example = await evidence.corrected(world, client)
         limits = await _until_equal(console, "Limits", len(world.organizations), lambda: checks.limits(world, client))
         clock.reach(world.period_end + INVOICE_AFTER)
         released = await _until_equal(
@@ -116,6 +120,9 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
         cache = await checks.redis_rebuilt(world, client, system.stores.redis_url)
         outcome = presentation.Outcome(
             usage=usage,
+            explained=explained,
+            correction=correction,
+            corrected=example,
             limits=limits,
             invoices=invoices,
             released=released,
