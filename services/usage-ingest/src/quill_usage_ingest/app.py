@@ -1,22 +1,30 @@
 """The one place that knows every concrete part of usage-ingest. Nothing connects until it runs."""
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from quill_contracts.topics import LICENSES
 from quill_runtime.assembly import lay_foundation
 from quill_runtime.consumer import Consumer
 from quill_runtime.lifecycle import Service
+from quill_runtime.publisher import KafkaPublisher
 
 from quill_usage_ingest import consumers, jobs
 from quill_usage_ingest.api import backfill, corrections, daily_report, explanation, usage, usage_query
-from quill_usage_ingest.consumers.teams import report_teams
+from quill_usage_ingest.consumers.daily_reports import daily_reports
+from quill_usage_ingest.consumers.queue import QueueIntake
+from quill_usage_ingest.consumers.teams import daily_report_teams, report_teams
+from quill_usage_ingest.gateways import queue
+from quill_usage_ingest.gateways.queue import SqsQueue
 from quill_usage_ingest.settings import UsageIngestSettings
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.publication import SnapshotPublication
+from quill_usage_ingest.wire.queued_reports import daily_report_of
 
 NAME = "usage-ingest"
 REPORTS_GROUP = f"{NAME}.reports"
 """A consumer group per topic: members of one group that read different topics would make each other rebalance."""
+DAILY_REPORTS_GROUP = f"{NAME}.daily-reports"
 
 
 def build(settings: UsageIngestSettings) -> Service:
@@ -42,6 +50,16 @@ def build(settings: UsageIngestSettings) -> Service:
             )
         ),
         foundation.consumer(report_teams(f"{NAME}.teams", slots=slots)),
+        foundation.consumer(
+            daily_reports(
+                DAILY_REPORTS_GROUP,
+                park_as=settings.quill_kafka_group_prefix + DAILY_REPORTS_GROUP,
+                slots=slots,
+                outbox=foundation.outbox,
+                publication=publication,
+            )
+        ),
+        foundation.consumer(daily_report_teams(f"{DAILY_REPORTS_GROUP}.teams", slots=slots, read=daily_report_of)),
     ]
     return foundation.service(
         routers=[
@@ -73,13 +91,16 @@ def build(settings: UsageIngestSettings) -> Service:
             ),
         ],
         consumers=[consumer for consumer in consuming if _is_done_here(consumer, settings)],
-        components=jobs.jobs(
-            database=foundation.database,
-            outbox=foundation.outbox,
-            clock=foundation.clock,
-            slots=slots,
-            publication=publication,
-        ),
+        components=[
+            *jobs.jobs(
+                database=foundation.database,
+                outbox=foundation.outbox,
+                clock=foundation.clock,
+                slots=slots,
+                publication=publication,
+            ),
+            *_queue_intakes(settings, foundation.publisher),
+        ],
     )
 
 
@@ -87,3 +108,15 @@ def _is_done_here(consumer: Consumer[Any], settings: UsageIngestSettings) -> boo
     """Team rows are many times the work of totals: a replica of their own keeps them off the limit path."""
     is_teams = consumer.consumption.group.endswith(".teams")
     return settings.usage_work == "all" or is_teams == (settings.usage_work == "teams")
+
+
+def _queue_intakes(settings: UsageIngestSettings, publisher: KafkaPublisher) -> list[QueueIntake]:
+    """None unless a queue is named."""
+    url, source = settings.usage_queue_v1_url, settings.usage_queue_source
+    if url is None or source is None:
+        return []
+
+    def open_queue() -> AbstractAsyncContextManager[SqsQueue]:
+        return queue.opened(url, endpoint_url=settings.aws_endpoint_url, region=settings.aws_region)
+
+    return [QueueIntake(source=source, open_queue=open_queue, publisher=publisher)]

@@ -2,10 +2,13 @@
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import hashlib
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,6 +18,7 @@ import httpx
 import jwt
 import orjson
 import pytest
+from aiobotocore.session import get_session
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from quill_contracts import topics
 from quill_contracts.licenses import License
@@ -23,7 +27,10 @@ from quill_contracts.topics import Topic
 from quill_contracts.usage import PeriodUsageSnapshot
 from quill_runtime.publisher import KafkaPublisher, Outgoing, PublishFailed
 from quill_runtime.sealing import Sealer
+from quill_stack.ports import free_port
 from quill_usage_ingest.app import build
+from quill_usage_ingest.consumers.queue import QueueIntake
+from quill_usage_ingest.gateways.queue import QueueAway, QueueMessage, SqsQueue
 from quill_usage_ingest.settings import UsageIngestSettings
 
 pytestmark = pytest.mark.integration
@@ -193,7 +200,14 @@ def daily(**changed: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def settings(migrated_url: str, kafka: Any) -> UsageIngestSettings:
-    ours = (topics.USAGE_REPORTS, topics.CUSTOMERS, topics.CATALOG, topics.LICENSES, topics.PERIOD_USAGE)
+    ours = (
+        topics.USAGE_REPORTS,
+        topics.DAILY_REPORTS,
+        topics.CUSTOMERS,
+        topics.CATALOG,
+        topics.LICENSES,
+        topics.PERIOD_USAGE,
+    )
     kafka.create_topics({topic.name: 1 for topic in ours} | {topic.dead: 1 for topic in ours})
     return UsageIngestSettings(
         database_url=migrated_url,
@@ -451,3 +465,127 @@ async def test_a_daily_report_that_is_not_good_is_refused_by_name_and_changes_no
         assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
         shown = (await running.client.get("/v1/usage/acme", headers=OPERATOR)).json()
         assert (shown["revision"], shown["periods"]) == (0, [])
+
+
+@pytest.fixture(scope="module")
+def queues() -> Iterator[str]:
+    """An emulator of SQS over HTTP, as a process of its own; its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{address}/moto-api/", trust_env=False).status_code == 200:
+                    break
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+@pytest.fixture
+async def queue(queues: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, Any]]:
+    """A fresh queue: its address, and a client to send with."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    async with get_session().create_client("sqs", region_name="us-east-1", endpoint_url=queues) as client:
+        created = await client.create_queue(
+            QueueName=f"usage_reports_{time.monotonic_ns()}", Attributes={"VisibilityTimeout": "1"}
+        )
+        yield created["QueueUrl"], client
+
+
+def queued(daily_report: dict[str, Any]) -> dict[str, Any]:
+    """A message of generation v1, as PostHog sends it."""
+    content = orjson.dumps({"organization_id": daily_report["organization_id"], "usage_report": daily_report})
+    return {
+        "MessageBody": base64.b64encode(gzip.compress(content)).decode(),
+        "MessageAttributes": {
+            "content_encoding": {"DataType": "String", "StringValue": "gzip"},
+            "content_type": {"DataType": "String", "StringValue": "application/json"},
+        },
+    }
+
+
+def with_queue(settings: UsageIngestSettings, url: str) -> UsageIngestSettings:
+    return settings.model_copy(
+        update={"usage_queue_v1_url": url, "usage_queue_source": "us", "aws_endpoint_url": url.rsplit("/", 2)[0]}
+    )
+
+
+async def left_in(client: Any, url: str) -> int:
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    answer = await client.get_queue_attributes(QueueUrl=url, AttributeNames=names)
+    return sum(int(count) for count in answer["Attributes"].values())
+
+
+async def test_reports_from_the_queue_count_once_with_their_teams_and_bad_ones_are_parked(settings, queue):
+    url, client = queue
+    before, newest = daily(event_count_in_period=50), daily(teams={"1": {"event_count_in_period": 120}})
+    for message in (queued(before), queued(newest), {"MessageBody": "%%%"}, queued(daily(event_count_in_period=-1))):
+        await client.send_message(QueueUrl=url, **message)
+        await asyncio.sleep(0.01)
+    await client.send_message(QueueUrl=url, **queued(daily(organization_id="stranger")))
+    async with run(with_queue(settings, url)) as running:
+        await running.customer()
+        await running.until(lambda: running.events() == (120, 0, 120), seconds=30)
+
+        async def is_empty() -> bool:
+            return await left_in(client, url) == 0
+
+        await running.until(is_empty)
+
+        async def parked() -> list[tuple[str, str | None]]:
+            letters = await running.dead_letters()
+            found = sorted((letter["reason_code"], letter["attribute"] or "") for letter in letters)
+            return found if len(found) >= 3 else []
+
+        assert await running.until(parked) == [
+            ("invalid_input", "event_count_in_period"),
+            ("not_json", "body"),
+            ("unknown_organization", "organization_id"),
+        ]
+        await running.customer("stranger")
+        await running.until(lambda: running.events("stranger") == (120, 0, 120))
+        query = {"meter": "events", "by": "team", "from": YESTERDAY.date(), "to": TODAY.date()}
+
+        async def team_total() -> list[tuple[str, int]]:
+            answer = (await running.client.get("/v1/usage/acme", params=query, headers=OPERATOR)).json()
+            return [(each["key"], each["total"]) for each in answer["series"]["series"]]
+
+        assert await running.until(team_total) == [("1", 120)]
+
+
+async def test_a_queue_message_that_was_copied_and_not_forgotten_counts_once(settings, queue):
+    """Killed between the copy and the deletion: the queue hands the message out again, with the same instant."""
+    url, client = queue
+    await client.send_message(QueueUrl=url, **queued(daily()))
+    publisher = KafkaPublisher(settings.kafka_bootstrap_servers)
+
+    class Forgetful(SqsQueue):
+        async def delete(self, messages: Sequence[QueueMessage]) -> None:
+            raise QueueAway(f"killed before {len(messages)} were deleted")
+
+    intake = QueueIntake(
+        source="us", open_queue=lambda: contextlib.nullcontext(Forgetful(client, url)), publisher=publisher
+    )
+    with pytest.raises(QueueAway):
+        await intake.take(Forgetful(client, url))
+    await publisher.stop()
+    async with run(with_queue(settings, url)) as running:
+        await running.customer()
+        await running.until(lambda: running.events() == (120, 0, 120), seconds=30)
+
+        async def is_empty() -> bool:
+            return await left_in(client, url) == 0
+
+        await running.until(is_empty)
+        await asyncio.sleep(1)
+        await running.read()
+        assert running.events() == (120, 0, 120)
+        kept = (await running.client.get("/v1/usage/acme/reports", headers=OPERATOR)).json()["results"]
+        assert [(each["intake"], each["verdict"]) for each in kept] == [("queue-v1", "applied")]

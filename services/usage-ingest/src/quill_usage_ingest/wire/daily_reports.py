@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from quill_usage_ingest.domain.completeness import completeness_of_window
+from quill_usage_ingest.domain.completeness import Completeness, completeness_of_window
 from quill_usage_ingest.domain.usage_report import DAY, QUANTITY_MAX, UsageReport, UsageWindow
 
 COUNTER_SUFFIX: Final = "_in_period"
@@ -69,12 +69,18 @@ def from_wire_daily_report(body: bytes) -> DailyReport:
 
 
 def to_usage_report(
-    daily: DailyReport, *, source: str, metered_counters: Collection[str], now: datetime
+    daily: DailyReport,
+    *,
+    source: str,
+    metered_counters: Collection[str],
+    now: datetime,
+    completeness: Completeness | None = None,
 ) -> tuple[UsageReport, dict[str, Any] | None]:
     """The report as a claim, with a note of what was left out.
 
     It says neither when it was counted nor whether the day is over. So its as-of instant is ``now``, its arrival: a
-    later report for the day replaces an earlier one, as PostHog expects. And it is complete once its day has ended.
+    later report for the day replaces an earlier one, as PostHog expects. And it is complete once its day has ended,
+    unless its carrier says otherwise by ``completeness``.
 
     Raises:
         InvalidDailyReport: naming the field.
@@ -85,13 +91,14 @@ def to_usage_report(
     counters, left_out = _counters(daily.fields, metered_counters)
     _check_teams(daily.fields.get("teams"))
     # The same bytes at another instant are another claim: what was partial at noon is complete on the day after.
-    content_hash = hashlib.sha256(daily.body + now.isoformat().encode()).digest()
+    said = completeness or completeness_of_window(window_end=window.end, now=now)
+    content_hash = hashlib.sha256(daily.body + f"{now.isoformat()} {said}".encode()).digest()
     report = UsageReport(
         report_id=f"daily:{window.start.date().isoformat()}:{content_hash.hex()[:32]}",
         organization_id=daily.organization_id,
         source=source,
         window=window,
-        completeness=completeness_of_window(window_end=window.end, now=now),
+        completeness=said,
         as_of=now,
         counters=counters,
         content_hash=content_hash,
