@@ -38,9 +38,12 @@ NAMING_AN_ORGANIZATION = [
     Route("usage-ingest", "GET", "/v1/usage/{organization_id}/explain", 200, query="meter=events"),
     Route("usage-ingest", "GET", "/v1/usage/{organization_id}/as-of", 200, query="at=2026-09-30T00:00:00Z"),
     Route("usage-ingest", "GET", "/v1/usage/{organization_id}/reports/{report_id}", 404),
+    Route("usage-ingest", "GET", "/v1/report-runs", 401),
     Route("usage-ingest", "GET", "/v1/usage/{organization_id}/corrections", 401),
     Route("usage-ingest", "POST", "/v1/usage/{organization_id}/corrections", 401, body=CORRECTION),
-    Route("usage-ingest", "POST", "/v1/usage/{organization_id}/corrections/{correction_id}/revert", 401, body=REVERSION),
+    Route(
+        "usage-ingest", "POST", "/v1/usage/{organization_id}/corrections/{correction_id}/revert", 401, body=REVERSION
+    ),
     Route("usage-ingest", "POST", "/v1/usage/reports", 401, body=BACKFILL),
     Route("quota-limiter", "GET", "/v1/quota/{organization_id}/{usage_key}", 200),
     Route("quota-limiter", "POST", "/v1/quota", 200, body=CHECKS),

@@ -8,6 +8,7 @@ from quill_cli import (
     invoices,
     licenses,
     limits,
+    runs,
     usage,
     usage_backfill,
     usage_corrections,
@@ -49,6 +50,7 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     further_licenses.add_to(licenses_group, connect)
     app.add_typer(licenses_group, name="licenses")
     app.add_typer(dead_letters.commands(connect), name="dead-letters")
+    app.command("runs")(runs.command(connect))
     app.command("topics")(topics)
     return app
 

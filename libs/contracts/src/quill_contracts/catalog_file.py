@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from quill_contracts.identifiers import CounterName, Instant, ProductKey, Quantity, UsageKey
 from quill_contracts.prices import PriceDocument
-from quill_contracts.subscriptions import Feature, MeterDefinition
+from quill_contracts.subscriptions import Feature
 
 EXAMPLE_CATALOG = "posthog_2025.toml"
 
@@ -33,15 +33,11 @@ class ProductDocument(BaseModel):
     allowance: Quantity = 0
     features: list[Feature] = []
     price: PriceDocument
-    counts_from: Instant | None = None
-    meter: MeterDefinition | None = None
 
     @model_validator(mode="after")
     def _meter_is_whole(self) -> Self:
         if (self.usage_key is None) != (self.counter is None):
             raise ValueError("usage_key and counter must be given together, or neither")
-        if self.counter is None and (self.meter is not None or self.counts_from is not None):
-            raise ValueError("meter and counts_from say how a counter feeds: give usage_key and counter too")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from quill_contracts.identifiers import (
     CounterName,
@@ -34,29 +34,6 @@ class Feature(WireModel):
     is_plan_default: bool = True
 
 
-class MeterDefinition(WireModel):
-    """How events become a meter's usage, for products that send events instead of daily reports (L5, L11).
-
-    An event counts when its ``type`` is ``event_type``. ``value_property`` names the member of its ``data`` that is
-    aggregated; ``count`` needs none, ``unique_count`` counts distinct values of it. Quantities are integers in units of
-    10^-``decimals``, so that exact decimals stay exact.
-    """
-
-    event_type: Annotated[str, Field(min_length=1, max_length=200)]
-    aggregation: Literal["sum", "count", "max", "last", "unique_count"]
-    value_property: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    group_by: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=8)] = []
-    decimals: Annotated[int, Field(ge=0, le=9)] = 0
-
-    @model_validator(mode="after")
-    def _value_is_named(self) -> "MeterDefinition":
-        if self.aggregation != "count" and self.value_property is None:
-            raise ValueError(f"value_property is required for {self.aggregation}: name the member of data to aggregate")
-        if self.decimals and self.aggregation in ("count", "unique_count"):
-            raise ValueError(f"decimals must be 0 for {self.aggregation}: it counts whole things")
-        return self
-
-
 class CatalogProduct(Message):
     """One product in force, with its standard price (``subscriptions.catalog.v1``, key: product)."""
 
@@ -73,10 +50,6 @@ class CatalogProduct(Message):
     price: PriceDocument
     allowance: Quantity = 0
     features: list[Feature] = []
-    counts_from: Instant | None = None
-    """Windows that start earlier do not count for this product's meter; null: all history ever received counts."""
-    meter: MeterDefinition | None = None
-    """Events that feed ``counter``; null: reports do."""
 
 
 class Schedule(WireModel):

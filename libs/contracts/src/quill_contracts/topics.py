@@ -63,32 +63,6 @@ REPORT_RUNS: Final = Topic(
     partitions=1,
     summary="Pointers to runs of chunk files in a bucket.",
 )
-METER_EVENTS: Final = Topic(
-    "usage.meter-events.v1",
-    "organization_id",
-    "products, usage-ingest",
-    ("usage-ingest",),
-    "log",
-    summary="Single facts of use, as CloudEvents.",
-)
-WATERMARKS: Final = Topic(
-    "usage.watermarks.v1",
-    "source",
-    "regions",
-    ("usage-ingest",),
-    "log",
-    partitions=1,
-    summary="A source's word that it has sent everything up to an instant.",
-)
-SOURCES: Final = Topic(
-    "usage.sources.v1",
-    "source",
-    "usage-ingest",
-    ("invoicing", "console"),
-    "compacted",
-    partitions=1,
-    summary="How far each source has told everything, who is silent, and what was waived.",
-)
 PERIOD_USAGE: Final = Topic(
     "usage.period-usage.v1",
     "organization_id",
@@ -160,9 +134,6 @@ TOPICS: Final[tuple[Topic, ...]] = (
     USAGE_REPORTS,
     DAILY_REPORTS,
     REPORT_RUNS,
-    METER_EVENTS,
-    WATERMARKS,
-    SOURCES,
     PERIOD_USAGE,
     LIMIT_STATES,
     LIMIT_TRANSITIONS,

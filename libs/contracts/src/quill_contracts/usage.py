@@ -84,8 +84,6 @@ class PeriodUsage(WireModel):
     corrected_revision: Revision | None = None
     """Revision of the newest explicit correction: earlier observations no longer count towards maxima (L3)."""
     meters: dict[UsageKey, MeterUsage]
-    sources: Annotated[list[SourceName], Field(max_length=1_000)] = []
-    """Who reported a window of this period; how far each has told everything: ``usage.sources.v1``."""
 
 
 class PeriodUsageSnapshot(Message):

@@ -4,17 +4,19 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from quill_contracts.topics import LICENSES
-from quill_runtime.assembly import lay_foundation
+from quill_runtime.assembly import Foundation, lay_foundation
 from quill_runtime.consumer import Consumer
-from quill_runtime.lifecycle import Service
-from quill_runtime.publisher import KafkaPublisher
+from quill_runtime.lifecycle import Component, Service
 
 from quill_usage_ingest import consumers, jobs
-from quill_usage_ingest.api import backfill, corrections, daily_report, explanation, usage, usage_query
+from quill_usage_ingest.api import backfill, corrections, daily_report, explanation, report_runs, usage, usage_query
 from quill_usage_ingest.consumers.daily_reports import daily_reports
-from quill_usage_ingest.consumers.queue import QueueIntake
+from quill_usage_ingest.consumers.queue import Copy, QueueIntake, pointer_from, report_from
+from quill_usage_ingest.consumers.report_runs import RunWorker
+from quill_usage_ingest.consumers.report_runs import report_runs as runs_of_pointers
 from quill_usage_ingest.consumers.teams import daily_report_teams, report_teams
-from quill_usage_ingest.gateways import queue
+from quill_usage_ingest.gateways import bucket, queue
+from quill_usage_ingest.gateways.bucket import S3Bucket
 from quill_usage_ingest.gateways.queue import SqsQueue
 from quill_usage_ingest.settings import UsageIngestSettings
 from quill_usage_ingest.store.counter_slots import CounterSlots
@@ -25,6 +27,7 @@ NAME = "usage-ingest"
 REPORTS_GROUP = f"{NAME}.reports"
 """A consumer group per topic: members of one group that read different topics would make each other rebalance."""
 DAILY_REPORTS_GROUP = f"{NAME}.daily-reports"
+REPORT_RUNS_GROUP = f"{NAME}.report-runs"
 
 
 def build(settings: UsageIngestSettings) -> Service:
@@ -59,10 +62,12 @@ def build(settings: UsageIngestSettings) -> Service:
                 publication=publication,
             )
         ),
+        foundation.consumer(runs_of_pointers(REPORT_RUNS_GROUP)),
         foundation.consumer(daily_report_teams(f"{DAILY_REPORTS_GROUP}.teams", slots=slots, read=daily_report_of)),
     ]
     return foundation.service(
         routers=[
+            report_runs.router(database=foundation.database, tokens=foundation.tokens),
             daily_report.router(
                 database=foundation.database, keyring=foundation.keyring, clock=foundation.clock, slots=slots
             ),
@@ -99,7 +104,7 @@ def build(settings: UsageIngestSettings) -> Service:
                 slots=slots,
                 publication=publication,
             ),
-            *_queue_intakes(settings, foundation.publisher),
+            *_queue_intakes(settings, foundation),
         ],
     )
 
@@ -110,13 +115,36 @@ def _is_done_here(consumer: Consumer[Any], settings: UsageIngestSettings) -> boo
     return settings.usage_work == "all" or is_teams == (settings.usage_work == "teams")
 
 
-def _queue_intakes(settings: UsageIngestSettings, publisher: KafkaPublisher) -> list[QueueIntake]:
-    """None unless a queue is named."""
-    url, source = settings.usage_queue_v1_url, settings.usage_queue_source
-    if url is None or source is None:
+def _queue_intakes(settings: UsageIngestSettings, foundation: Foundation) -> list[Component]:
+    """What is taken from queues and buckets; nothing unless a queue is named."""
+    source = settings.usage_queue_source
+    if source is None:
         return []
+    endpoint_url, region = settings.aws_endpoint_url, settings.aws_region
 
-    def open_queue() -> AbstractAsyncContextManager[SqsQueue]:
-        return queue.opened(url, endpoint_url=settings.aws_endpoint_url, region=settings.aws_region)
+    def intake(url: str, copy: Copy) -> QueueIntake:
+        def open_queue() -> AbstractAsyncContextManager[SqsQueue]:
+            return queue.opened(url, endpoint_url=endpoint_url, region=region)
 
-    return [QueueIntake(source=source, open_queue=open_queue, publisher=publisher)]
+        return QueueIntake(copy=copy, open_queue=open_queue, publisher=foundation.publisher)
+
+    def open_bucket() -> AbstractAsyncContextManager[S3Bucket]:
+        return bucket.opened(endpoint_url=endpoint_url, region=region)
+
+    found: list[Component] = []
+    if settings.usage_queue_v1_url is not None:
+        found.append(intake(settings.usage_queue_v1_url, report_from(source)))
+    if settings.usage_queue_v2_url is not None:
+        found.append(intake(settings.usage_queue_v2_url, pointer_from(source)))
+        found.append(
+            RunWorker(
+                database=foundation.database,
+                outbox=foundation.outbox,
+                publisher=foundation.publisher,
+                clock=foundation.clock,
+                open_bucket=open_bucket,
+                buckets=settings.buckets,
+                park_as=settings.quill_kafka_group_prefix + REPORT_RUNS_GROUP,
+            )
+        )
+    return found

@@ -13,6 +13,10 @@ class UsageIngestSettings(ServiceSettings):
     """What this replica consumes: ``totals`` is what limits wait for, ``teams`` the rows per team."""
     usage_queue_v1_url: str | None = None
     """Queue that PostHog's daily reports arrive on, one organization a message; unset: none is read."""
+    usage_queue_v2_url: str | None = None
+    """Queue of pointers to runs of chunk files; unset: none is read."""
+    usage_buckets: str = ""
+    """Buckets that pointers may name, comma-separated."""
     usage_queue_source: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,100}$")] | None = None
     """Whose reports they are, e.g. ``us``."""
     aws_endpoint_url: Annotated[str, Field(pattern="^https?://")] | None = None
@@ -20,6 +24,14 @@ class UsageIngestSettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _queue_has_a_source(self) -> Self:
-        if self.usage_queue_v1_url is not None and self.usage_queue_source is None:
-            raise ValueError("USAGE_QUEUE_SOURCE must name the region whose reports USAGE_QUEUE_V1_URL holds")
+        is_read = self.usage_queue_v1_url is not None or self.usage_queue_v2_url is not None
+        if is_read and self.usage_queue_source is None:
+            raise ValueError("USAGE_QUEUE_SOURCE must name the region whose reports the queue holds")
+        if self.usage_queue_v2_url is not None and not self.buckets:
+            raise ValueError("USAGE_BUCKETS must name the buckets that runs of USAGE_QUEUE_V2_URL may lie in")
         return self
+
+    @property
+    def buckets(self) -> frozenset[str]:
+        """Names in ``usage_buckets``."""
+        return frozenset(name.strip() for name in self.usage_buckets.split(",") if name.strip())

@@ -29,7 +29,8 @@ from quill_runtime.publisher import KafkaPublisher, Outgoing, PublishFailed
 from quill_runtime.sealing import Sealer
 from quill_stack.ports import free_port
 from quill_usage_ingest.app import build
-from quill_usage_ingest.consumers.queue import QueueIntake
+from quill_usage_ingest.consumers import report_runs
+from quill_usage_ingest.consumers.queue import QueueIntake, report_from
 from quill_usage_ingest.gateways.queue import QueueAway, QueueMessage, SqsQueue
 from quill_usage_ingest.settings import UsageIngestSettings
 
@@ -203,6 +204,7 @@ def settings(migrated_url: str, kafka: Any) -> UsageIngestSettings:
     ours = (
         topics.USAGE_REPORTS,
         topics.DAILY_REPORTS,
+        topics.REPORT_RUNS,
         topics.CUSTOMERS,
         topics.CATALOG,
         topics.LICENSES,
@@ -571,7 +573,7 @@ async def test_a_queue_message_that_was_copied_and_not_forgotten_counts_once(set
             raise QueueAway(f"killed before {len(messages)} were deleted")
 
     intake = QueueIntake(
-        source="us", open_queue=lambda: contextlib.nullcontext(Forgetful(client, url)), publisher=publisher
+        copy=report_from("us"), open_queue=lambda: contextlib.nullcontext(Forgetful(client, url)), publisher=publisher
     )
     with pytest.raises(QueueAway):
         await intake.take(Forgetful(client, url))
@@ -589,3 +591,135 @@ async def test_a_queue_message_that_was_copied_and_not_forgotten_counts_once(set
         assert running.events() == (120, 0, 120)
         kept = (await running.client.get("/v1/usage/acme/reports", headers=OPERATOR)).json()["results"]
         assert [(each["intake"], each["verdict"]) for each in kept] == [("queue-v1", "applied")]
+
+
+class Runs:
+    """A region's bucket and queue: writes chunk files, their manifest and the pointer, as PostHog does."""
+
+    def __init__(self, s3: Any, sqs: Any, url: str) -> None:
+        self._s3 = s3
+        self._sqs = sqs
+        self._url = url
+
+    async def prepare(self) -> None:
+        await self._s3.create_bucket(Bucket="reports")
+
+    async def write(self, run_id: str, *, completeness: str, started: datetime, chunks: list[list[dict[str, Any]]]):
+        """Everything but the pointer; returns the pointer."""
+        prefix = f"billing/usage_reports/{YESTERDAY.date()}/{run_id}/"
+        keys = [f"{prefix}chunk_{number:04d}.jsonl.gz" for number in range(len(chunks))]
+        for key, reports in zip(keys, chunks, strict=True):
+            lines = [
+                orjson.dumps({"organization_id": each["organization_id"], "usage_report": each}) for each in reports
+            ]
+            await self._s3.put_object(Bucket="reports", Key=key, Body=gzip.compress(b"\n".join(lines) + b"\n"))
+        facts = {
+            "version": 2,
+            "run_id": run_id,
+            "date": YESTERDAY.date().isoformat(),
+            "report_completeness": completeness,
+            "region": "US",
+            "bucket": "reports",
+            "manifest_key": f"{prefix}manifest.json",
+            "chunk_prefix": prefix,
+            "chunk_count": len(chunks),
+            "total_orgs": sum(len(reports) for reports in chunks),
+            "workflow_started_at": started.isoformat(),
+        }
+        await self._s3.put_object(
+            Bucket="reports", Key=facts["manifest_key"], Body=orjson.dumps({**facts, "chunk_keys": keys})
+        )
+        return facts
+
+    async def point(self, facts: dict[str, Any]) -> None:
+        await self._sqs.send_message(QueueUrl=self._url, MessageBody=orjson.dumps(facts).decode())
+
+
+@pytest.fixture
+async def runs(queues: str, queue: tuple[str, Any]) -> AsyncIterator[Runs]:
+    url, sqs = queue
+    async with get_session().create_client("s3", region_name="us-east-1", endpoint_url=queues) as s3:
+        held = Runs(s3, sqs, url)
+        await held.prepare()
+        yield held
+
+
+def with_runs(settings: UsageIngestSettings, url: str) -> UsageIngestSettings:
+    return settings.model_copy(
+        update={
+            "usage_queue_v2_url": url,
+            "usage_queue_source": "us",
+            "usage_buckets": "reports, other",
+            "aws_endpoint_url": url.rsplit("/", 2)[0],
+        }
+    )
+
+
+async def test_a_run_of_chunk_files_counts_once_and_its_final_word_wins(settings, queue, runs):
+    url, _ = queue
+    noon, midnight = YESTERDAY + timedelta(hours=12), TODAY + timedelta(minutes=30)
+    strangers = [daily(organization_id=f"stranger-{number}") for number in range(3)]
+    partial = await runs.write(
+        "noon", completeness="partial", started=noon, chunks=[[daily(event_count_in_period=50), *strangers]]
+    )
+    final = await runs.write(
+        "final",
+        completeness="complete",
+        started=midnight,
+        chunks=[
+            strangers,
+            [daily(event_count_in_period=90), daily(organization_id="globex", event_count_in_period=-1)],
+        ],
+    )
+    for facts in (final, partial, final):
+        await runs.point(facts)
+    async with run(with_runs(settings, url)) as running:
+        await running.customer()
+        await running.until(lambda: running.events() == (90, 0, 90), seconds=40)
+
+        async def kept() -> list[tuple[str, str, str]]:
+            answer = (await running.client.get("/v1/usage/acme/reports", headers=OPERATOR)).json()["results"]
+            found = sorted((each["intake"], each["completeness"], each["note"]["run_id"]) for each in answer)
+            return found if len(found) == 2 else []
+
+        assert await running.until(kept, seconds=30) == [
+            ("bucket-v2", "complete", "final"),
+            ("bucket-v2", "partial", "noon"),
+        ]
+        assert running.events() == (90, 0, 90)
+        letters = await running.dead_letters()
+        assert {(each["reason_code"], each["attribute"]) for each in letters} == {
+            ("unknown_organization", "organization_id"),
+            ("invalid_input", "event_count_in_period"),
+        }
+
+
+async def test_a_broken_run_is_parked_with_its_reason_and_replaying_its_pointer_goes_on(
+    settings, queue, runs, monkeypatch
+):
+    monkeypatch.setattr(report_runs, "RETRY", timedelta(0))
+    url, _ = queue
+    facts = await runs.write("r1", completeness="complete", started=TODAY, chunks=[[daily(event_count_in_period=7)]])
+    await runs.point({**facts, "total_orgs": 9})
+    await runs.point({**facts, "run_id": "r2", "bucket": "somebody-elses"})
+    await runs.point({**facts, "run_id": "r3", "report_completeness": "corrected"})
+    async with run(with_runs(settings, url)) as running:
+        await running.customer()
+
+        async def parked() -> list[tuple[str, str | None]]:
+            letters = await running.dead_letters()
+            found = sorted((each["reason_code"], each["subject"]) for each in letters)
+            return found if len(found) == 3 else []
+
+        assert await running.until(parked, seconds=40) == [
+            ("bucket_not_allowed", "r2"),
+            ("invalid_pointer", None),
+            ("wrong_manifest", "r1"),
+        ]
+        await runs.write("r1", completeness="complete", started=TODAY, chunks=[[daily(event_count_in_period=7)] * 1])
+        manifest = {**facts, "total_orgs": 9, "chunk_keys": [f"{facts['chunk_prefix']}chunk_0000.jsonl.gz"]}
+        await runs._s3.put_object(Bucket="reports", Key=facts["manifest_key"], Body=orjson.dumps(manifest))
+        (letter,) = [each for each in await running.dead_letters() if each["subject"] == "r1"]
+        answer = await running.client.post(f"/v1/dead-letters/{letter['id']}/replay", headers=OPERATOR)
+        assert answer.status_code == 200
+        await running.until(lambda: running.events() == (7, 0, 7), seconds=40)

@@ -40,6 +40,6 @@ def test_the_bytes_are_what_the_contract_would_write(slots, corrected, as_of):
     )
     expected = PeriodUsageSnapshot(organization_id="acme", revision=7, periods=[period])
     assert PeriodUsageSnapshot.from_bytes(encoded) == expected
-    written = json.loads(expected.to_bytes())
-    assert [period.pop("sources") for period in written["periods"]] == [[]]
-    assert json.loads(encoded) == written or as_of.microsecond  # fractions of a second are written with fewer zeros
+    assert (
+        json.loads(encoded) == json.loads(expected.to_bytes()) or as_of.microsecond
+    )  # fractions of a second are written with fewer zeros

@@ -52,9 +52,7 @@ license_bindings = Table(
     Column("organization_id", String, nullable=False),
     Column("bound_at", _Instant, nullable=False),
     Column("is_further", Boolean, nullable=False, server_default=text("false")),
-    Index(
-        "license_bindings_organization_key", "organization_id", unique=True, postgresql_where=text("not is_further")
-    ),
+    Index("license_bindings_organization_key", "organization_id", unique=True, postgresql_where=text("not is_further")),
     comment="A license that is not a region's belongs to exactly one organization, the first it named (L17).",
 )
 

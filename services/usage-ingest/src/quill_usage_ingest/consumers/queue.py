@@ -1,12 +1,13 @@
 """From PostHog's queue to Kafka: copied, confirmed, and only then forgotten by the queue (L4)."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 import structlog
-from quill_contracts.intakes import DailyReport
-from quill_contracts.topics import DAILY_REPORTS
+from quill_contracts.intakes import DailyReport, ReportRun
+from quill_contracts.topics import DAILY_REPORTS, REPORT_RUNS
 from quill_runtime.background import BackgroundTask
 from quill_runtime.publisher import Outgoing, Publisher, PublishFailed
 
@@ -17,6 +18,10 @@ BACK_OFF_SECONDS: Final = (0.5, 2.0, 10.0, 30.0)
 log = structlog.get_logger(__name__)
 
 
+Copy = Callable[[QueueMessage], Outgoing]
+"""What a message becomes in Kafka."""
+
+
 class OpenQueue(Protocol):
     """Opens the queue anew; called again after it was away."""
 
@@ -24,15 +29,15 @@ class OpenQueue(Protocol):
 
 
 class QueueIntake(BackgroundTask):
-    """Takes report messages of generation v1, which have no instant of their own: the queue's stands in for it.
+    """Takes messages whose instant is the queue's, since they have none of their own.
 
     A message whose body makes no sense is copied all the same: what cannot be read is parked behind Kafka, with its
     bytes, its reason and a way to replay it.
     """
 
-    def __init__(self, *, source: str, open_queue: OpenQueue, publisher: Publisher) -> None:
+    def __init__(self, *, copy: Copy, open_queue: OpenQueue, publisher: Publisher) -> None:
         super().__init__("queue-intake")
-        self._source = source
+        self._copy = copy
         self._open_queue = open_queue
         self._publisher = publisher
 
@@ -58,18 +63,34 @@ class QueueIntake(BackgroundTask):
         """
         messages = await queue.receive()
         if messages:
-            await self._publisher.publish_all([self._outgoing(message) for message in messages])
+            await self._publisher.publish_all([self._copy(message) for message in messages])
             await queue.delete(messages)
         return len(messages)
 
-    def _outgoing(self, message: QueueMessage) -> Outgoing:
+
+def report_from(source: str) -> Copy:
+    """A message of generation v1 is one organization's report, on behalf of the region ``source``."""
+
+    def copy(message: QueueMessage) -> Outgoing:
         is_packed = message.attributes.get("content_encoding") == "gzip"
         report = DailyReport(
             generation="v1",
-            source=self._source,
+            source=source,
             as_of=message.sent_at,
             encoding="base64-gzip" if is_packed else "identity",
             body=message.body,
         )
         # Reports need no order among each other (L1), and finding out whose this is would mean opening it.
         return Outgoing(DAILY_REPORTS.name, message.message_id, report.to_bytes())
+
+    return copy
+
+
+def pointer_from(source: str) -> Copy:
+    """A message of generation v2 points to a run of chunk files."""
+
+    def copy(message: QueueMessage) -> Outgoing:
+        run = ReportRun(source=source, sent_at=message.sent_at, body=message.body)
+        return Outgoing(REPORT_RUNS.name, message.message_id, run.to_bytes())
+
+    return copy

@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "usage_ingest_0005"
-down_revision = "usage_ingest_0004"
+revision = "usage_ingest_0004"
+down_revision = "usage_ingest_0003"
 branch_labels = None
 depends_on = None
 

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "usage_ingest_0007"
-down_revision = "usage_ingest_0006"
+revision = "usage_ingest_0005"
+down_revision = "usage_ingest_0004"
 branch_labels = None
 depends_on = None
 
