@@ -5,10 +5,10 @@ PACKAGES := $(subst -,_,$(notdir $(patsubst %/pyproject.toml,%,$(wildcard libs/*
 	apps/*/pyproject.toml devtools/*/pyproject.toml))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status secrets test check bench clean
+.PHONY: help demo up down status secrets test check bench bench-ingest clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## play a month of billing on real parts and compare every number with the truth (CHAOS=1 kills services meanwhile)
 	@CHAOS=$(CHAOS) $(RUN) python -m quill_demo
@@ -38,6 +38,9 @@ check: ## formatting, lint, types and import rules
 
 bench: ## measure; each benchmark prints its ratio to a ceiling measured in the same run
 	@set -e; for script in benchmarks/*.py; do $(RUN) python -m benchmarks.$$(basename $$script .py); done
+
+bench-ingest: ## measure usage ingest alone; ARGS=--quick for a minute
+	@$(RUN) python -m benchmarks.ingest $(ARGS)
 
 clean: down ## remove the stack's data and every cache; downloads and .venv stay
 	@rm -rf .local/stack .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

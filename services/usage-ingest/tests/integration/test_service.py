@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import subprocess
@@ -25,14 +26,18 @@ from quill_contracts.licenses import License
 from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
 from quill_contracts.topics import Topic
 from quill_contracts.usage import PeriodUsageSnapshot
+from quill_runtime.consumption import Record
 from quill_runtime.publisher import KafkaPublisher, Outgoing, PublishFailed
 from quill_runtime.sealing import Sealer
 from quill_stack.ports import free_port
 from quill_usage_ingest.app import build
 from quill_usage_ingest.consumers import report_runs
 from quill_usage_ingest.consumers.queue import QueueIntake, report_from
+from quill_usage_ingest.domain.completeness import Completeness
+from quill_usage_ingest.domain.report_run import ReportRun, RunPosition
 from quill_usage_ingest.gateways.queue import QueueAway, QueueMessage, SqsQueue
 from quill_usage_ingest.settings import UsageIngestSettings
+from quill_usage_ingest.store.report_runs import PostgresRuns
 
 pytestmark = pytest.mark.integration
 
@@ -723,3 +728,33 @@ async def test_a_broken_run_is_parked_with_its_reason_and_replaying_its_pointer_
         answer = await running.client.post(f"/v1/dead-letters/{letter['id']}/replay", headers=OPERATOR)
         assert answer.status_code == 200
         await running.until(lambda: running.events() == (7, 0, 7), seconds=40)
+        shown = (await running.client.get("/v1/report-runs", headers=OPERATOR)).json()["results"]
+        states = {each["run_id"]: (each["state"], each["chunks_done"], each["lines_sent"]) for each in shown}
+        assert states == {"r1": ("done", 1, 1), "r2": ("failed", 0, 0)}
+
+
+async def test_a_pointer_sent_again_with_other_facts_begins_anew(database):
+    """The first pointer promised too much; the run had failed in its second chunk."""
+    runs_at, record = TODAY, Record("usage.report-runs.v1", 0, 1, None, b"{}", {})
+    one = ReportRun(
+        "r1",
+        "us",
+        YESTERDAY.date(),
+        Completeness.COMPLETE,
+        TODAY,
+        "reports",
+        "m.json",
+        "p/",
+        chunk_count=2,
+        organizations=5,
+    )
+    other = dataclasses.replace(one, organizations=4)
+    for again, position in ((one, RunPosition(1, 3)), (other, RunPosition(0, 0))):
+        async with database.begin() as transaction:
+            await PostgresRuns(transaction).take_in(one, pointer=record, now=runs_at)
+            await PostgresRuns(transaction).reached("r1", RunPosition(1, 3), sent=0, now=runs_at)
+            await PostgresRuns(transaction).fail("r1", attempts=3, reason="short")
+            await PostgresRuns(transaction).take_in(again, pointer=record, now=runs_at)
+            leased = await PostgresRuns(transaction).lease(runs_at)
+        assert leased is not None
+        assert (leased.run, leased.position, leased.attempts) == (again, position, 0)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from quill_runtime.consumption import Record
 from quill_runtime.database import Transaction
-from sqlalchemy import select, update
+from sqlalchemy import case, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_usage_ingest.domain.report_run import ReportRun, RunPosition
@@ -34,23 +34,39 @@ class PostgresRuns:
         self._connection = transaction.connection
 
     async def take_in(self, run: ReportRun, *, pointer: Record, now: datetime) -> None:
-        """Keep a run once; the pointer of one that failed, sent again, makes it due again."""
-        again = {"state": "due", "attempts": 0, "due_at": now, "reason": None, "offset": pointer.offset}
+        """Keep a run once; the pointer of one that failed, sent again, makes it due again.
+
+        It goes on where it was left off, unless the pointer tells another story now: then it begins anew.
+        """
+        arrived = insert(report_runs).values(
+            run_id=run.run_id,
+            source=run.source,
+            run=msgspec.to_builtins(run),
+            state="due",
+            due_at=now,
+            arrived_at=now,
+            topic=pointer.topic,
+            partition=pointer.partition,
+            offset=pointer.offset,
+            value=pointer.value or b"",
+        )
+        is_same = report_runs.c.run == arrived.excluded.run
+        again = {
+            "source": arrived.excluded.source,
+            "run": arrived.excluded.run,
+            "state": "due",
+            "chunk": case((is_same, report_runs.c.chunk), else_=0),
+            "line": case((is_same, report_runs.c.line), else_=0),
+            "attempts": 0,
+            "due_at": now,
+            "reason": None,
+            "topic": pointer.topic,
+            "partition": pointer.partition,
+            "offset": pointer.offset,
+            "value": pointer.value or b"",
+        }
         await self._connection.execute(
-            insert(report_runs)
-            .values(
-                run_id=run.run_id,
-                source=run.source,
-                run=msgspec.to_builtins(run),
-                state="due",
-                due_at=now,
-                arrived_at=now,
-                topic=pointer.topic,
-                partition=pointer.partition,
-                offset=pointer.offset,
-                value=pointer.value or b"",
-            )
-            .on_conflict_do_update(index_elements=["run_id"], set_=again, where=report_runs.c.state == "failed")
+            arrived.on_conflict_do_update(index_elements=["run_id"], set_=again, where=report_runs.c.state == "failed")
         )
 
     async def lease(self, now: datetime) -> LeasedRun | None:
