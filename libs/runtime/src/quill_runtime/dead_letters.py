@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from quill_runtime.consumption import Record, Rejected
 from quill_runtime.database import Transaction
 from quill_runtime.outbox import VALUE_BYTES_MAX, Outbox
-from quill_runtime.publisher import Outgoing
+from quill_runtime.publisher import MESSAGE_BYTES_MAX, Outgoing
 from quill_runtime.tables import dead_letters
 
 PAGE_MAX = 500
@@ -141,6 +141,7 @@ async def replay(transaction: Transaction, *, outbox: Outbox, letters: Sequence[
             )
             for letter in letters
         ],
+        bytes_max=MESSAGE_BYTES_MAX,
     )
     await transaction.connection.execute(
         update(dead_letters)

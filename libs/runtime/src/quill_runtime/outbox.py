@@ -38,8 +38,12 @@ class Outbox:
 
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def add(self, transaction: Transaction, messages: Sequence[Outgoing]) -> None:
+    async def add(
+        self, transaction: Transaction, messages: Sequence[Outgoing], *, bytes_max: int = VALUE_BYTES_MAX
+    ) -> None:
         """Save messages with the state they tell of.
+
+        ``bytes_max`` is for what a topic is known to take because it held it before.
 
         Raises:
             MessageTooLarge: naming topic and key.
@@ -47,7 +51,7 @@ class Outbox:
         if not messages:
             return
         for message in messages:
-            if message.value is not None and len(message.value) > VALUE_BYTES_MAX:
+            if message.value is not None and len(message.value) > bytes_max:
                 raise MessageTooLarge(f"{message.topic} key {message.key!r}: {len(message.value)} bytes")
         trace = current_trace_headers()
         await transaction.connection.execute(

@@ -255,10 +255,12 @@ async def test_poison_is_parked_with_its_bytes_and_reason_and_everything_around_
     await publisher.stop()
 
 
-async def test_a_replayed_dead_letter_comes_back_with_its_exact_bytes(kafka, effects):
+@pytest.mark.parametrize("padding", [0, 900_000], ids=["short", "longer than what we announce"])
+async def test_a_replayed_dead_letter_comes_back_with_its_exact_bytes(kafka, effects, padding):
     topic = kafka.fresh_topic()
     kafka.create_topics({topic + ".dead": 1})
-    await produce(kafka.bootstrap_servers, topic, [orjson.dumps({"number": 7, "bad": True})])
+    value = orjson.dumps({"number": 7, "bad": True, "padding": "x" * padding})
+    await produce(kafka.bootstrap_servers, topic, [value])
     outbox = Outbox()
     publisher = KafkaPublisher(kafka.bootstrap_servers)
     await publisher.start()
@@ -280,7 +282,7 @@ async def test_a_replayed_dead_letter_comes_back_with_its_exact_bytes(kafka, eff
                 await asyncio.sleep(0.05)
     await publisher.stop()
     first, second = letters
-    assert first.value == second.value
+    assert first.value == second.value == value
     assert first.replays == 1
     assert second.headers["quill-replay-of"] == str(first.id)
 
