@@ -55,7 +55,7 @@ class WebhookCourier:
     async def deliver_due(self) -> bool:
         """Makes one round of attempts and says whether there were any."""
         pending = [each for each in self._world.all("_delivery") if self._is_due(each)]
-        if not pending:
+        if not pending or self._waits_for_more(pending):
             return False
         if self._faults.webhooks.reorder:
             for delivery in reversed(pending):
@@ -63,6 +63,17 @@ class WebhookCourier:
         else:
             await asyncio.gather(*(self._attempt(delivery) for delivery in pending[:AT_ONCE]))
         return True
+
+    def _waits_for_more(self, due: list[Resource]) -> bool:
+        """Turned around is what is delivered together: hold it back until what follows closely is due as well."""
+        faults = self._faults.webhooks
+        if not faults.reorder:
+            return False
+        now = time.monotonic()
+        held = {delivery["id"] for delivery in due}
+        is_more_coming = any(at > now for identifier, at in self._not_before.items() if identifier not in held)
+        oldest = min(self._not_before[delivery["id"]] for delivery in due)
+        return is_more_coming and now - oldest < faults.delay_seconds
 
     def _is_due(self, delivery: Resource) -> bool:
         identifier = delivery["id"]
