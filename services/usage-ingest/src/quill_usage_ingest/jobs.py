@@ -1,4 +1,4 @@
-"""What usage-ingest does by the clock: publishing what is due, letting waiting reports in, auditing sums."""
+"""What usage-ingest does by the clock: publishing what is due, letting waiting reports in, audits, partitions."""
 
 from datetime import datetime
 from typing import Final
@@ -11,6 +11,7 @@ from quill_runtime.outbox import Outbox
 
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
+from quill_usage_ingest.store.partitions import Partitions
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.store.team_rebuilds import TeamRebuilds
@@ -22,6 +23,8 @@ REPLAY_ORGANIZATIONS_MAX: Final = 100
 AUDIT_EVERY_SECONDS: Final = 60.0
 REBUILD_TEAMS_EVERY_SECONDS: Final = 1.0
 AUDIT_BATCH: Final = 50
+PARTITIONS_EVERY_SECONDS: Final = 3_600.0
+"""Partitions are made months ahead; the first run comes at the start."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +41,13 @@ def jobs(
     replays = ParkedReplay(database=database, outbox=outbox, slots=slots)
     audit = UsageAudit(database=database, slots=slots)
     rebuilds = TeamRebuilds(database=database, slots=slots)
+    partitions = Partitions(database)
     return [
         PeriodicJob(name="publish-due", every_seconds=PUBLISH_EVERY_SECONDS, run=publish_due, clock=clock),
         PeriodicJob(name="replay-parked", every_seconds=REPLAY_EVERY_SECONDS, run=replays.run, clock=clock),
         PeriodicJob(name="rebuild-teams", every_seconds=REBUILD_TEAMS_EVERY_SECONDS, run=rebuilds.run, clock=clock),
         PeriodicJob(name="audit-usage", every_seconds=AUDIT_EVERY_SECONDS, run=audit.run, clock=clock),
+        PeriodicJob(name="partitions", every_seconds=PARTITIONS_EVERY_SECONDS, run=partitions.run, clock=clock),
     ]
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from quill_usage_ingest.domain.completeness import Completeness
+from quill_usage_ingest.domain.usage_month import month_of
 
 QUANTITY_MAX: Final = 10**15 - 1
 """Fifteen digits: the most one cell or one period of a counter may hold, in the counter's own unit."""
@@ -60,11 +61,15 @@ class DayKey(NamedTuple):
 
 
 class ReportName(NamedTuple):
-    """What a source calls a report. Two contents under one name are a conflict."""
+    """What a source calls a report, in the UTC month of its window. Two contents under one name are a conflict.
+
+    The month is part of the name so that a look among kept reports stays in one month, however long the history is.
+    """
 
     organization_id: str
     source: str
     report_id: str
+    month: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +107,4 @@ class UsageReport:
 
     @property
     def name(self) -> ReportName:
-        return ReportName(self.organization_id, self.source, self.report_id)
+        return ReportName(self.organization_id, self.source, self.report_id, month_of(self.window.start))

@@ -24,6 +24,7 @@ from quill_usage_ingest.store.claims import PostgresClaims, claim_of
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.customer_json import facts_from_json, facts_to_json
 from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
+from quill_usage_ingest.store.months import of_months
 from quill_usage_ingest.store.packing import pack_cells, pack_counters, unpack_cells, unpack_counters
 from quill_usage_ingest.store.tables import metered_products, organizations, period_usage, usage_reports, usage_windows
 
@@ -126,12 +127,13 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
     async def windows_of_days(self, days: Collection[DayKey]) -> dict[WindowKey, WindowCells]:
         if not days:
             return {}
-        parameters = {
+        parameters: dict[str, list[Any]] = {
             "organization_ids": [day.organization_id for day in days],
             "days": [day.day for day in days],
             "sources": [day.source for day in days],
         }
-        rows = (await self._connection.execute(statements.WINDOWS_OF_DAYS, parameters)).all()
+        of_days = of_months(statements.WINDOWS_OF_DAYS, parameters["days"])
+        rows = (await self._connection.execute(of_days, parameters)).all()
         return dict(await self._windows(rows))
 
     async def windows_between(
@@ -166,12 +168,12 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
 
     async def delete_windows(self, keys: Collection[WindowKey]) -> None:
         if keys:
-            parameters = {
+            parameters: dict[str, list[Any]] = {
                 "organization_ids": [key.organization_id for key in keys],
                 "starts": [key.start for key in keys],
                 "sources": [key.source for key in keys],
             }
-            await self._connection.execute(statements.DELETE_WINDOWS, parameters)
+            await self._connection.execute(of_months(statements.DELETE_WINDOWS, parameters["starts"]), parameters)
 
     async def _windows(self, rows: Sequence[Row[Any]]) -> list[tuple[WindowKey, WindowCells]]:
         names = await self._slots.names(max((len(row.ranks) for row in rows), default=0))
@@ -274,14 +276,17 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
     async def known_contents(self, names: Collection[ReportName]) -> dict[ReportName, set[bytes]]:
         if not names:
             return {}
-        parameters = {
+        parameters: dict[str, list[Any]] = {
             "organization_ids": [name.organization_id for name in names],
             "sources": [name.source for name in names],
             "report_ids": [name.report_id for name in names],
+            "months": [name.month for name in names],
         }
+        of_names = of_months(statements.KNOWN_CONTENTS, parameters["months"])
         known: dict[ReportName, set[bytes]] = {}
-        for row in await self._connection.execute(statements.KNOWN_CONTENTS, parameters):
-            known.setdefault(ReportName(row.organization_id, row.source, row.report_id), set()).add(row.content_hash)
+        for row in await self._connection.execute(of_names, parameters):
+            name = ReportName(row.organization_id, row.source, row.report_id, row.month)
+            known.setdefault(name, set()).add(row.content_hash)
         return known
 
     async def keep_reports(self, reports: Sequence[tuple[ArrivedReport, Verdict]], *, now: datetime) -> None:

@@ -1,8 +1,11 @@
-"""The statements of the hot path: one per table and batch, however many rows."""
+"""The statements of the hot path: one per table and batch, however many rows and however long the history."""
 
 from typing import Final
 
 from sqlalchemy import TextClause, text
+
+# What reads or deletes is a template with a condition on the months it is about (`months.of_months`); what inserts is
+# led to its partition row by row and needs none.
 
 # Rows travel as one flat array each plus the span of every row in it: packed rows differ in length, and asyncpg encodes
 # one flat list of integers an order of magnitude faster than many (performance 3).
@@ -21,14 +24,13 @@ SAVE_WINDOWS: Final[TextClause] = text(
     """
 )
 
-DELETE_WINDOWS: Final[TextClause] = text(
-    """
+DELETE_WINDOWS: Final = """
     delete from usage_windows as w
     using unnest(cast(:organization_ids as text[]), cast(:starts as timestamptz[]), cast(:sources as text[]))
               as k(organization_id, window_start, source)
     where w.organization_id = k.organization_id and w.window_start = k.window_start and w.source = k.source
+      and {w.window_start}
     """
-)
 
 SAVE_PERIODS: Final[TextClause] = text(
     """
@@ -58,16 +60,15 @@ SAVE_REVISIONS: Final[TextClause] = text(
     """
 )
 
-WINDOWS_OF_DAYS: Final[TextClause] = text(
-    """
+WINDOWS_OF_DAYS: Final = """
     select w.organization_id, w.window_start, w.source, w.window_end, w.quantities, w.ranks
     from unnest(cast(:organization_ids as text[]), cast(:days as timestamptz[]), cast(:sources as text[]))
              as k(organization_id, day, source)
     join usage_windows as w
       on w.organization_id = k.organization_id and w.source = k.source
      and w.window_start >= k.day and w.window_start < k.day + interval '1 day'
+    where {w.window_start}
     """
-)
 
 PERIODS: Final[TextClause] = text(
     """
@@ -79,14 +80,13 @@ PERIODS: Final[TextClause] = text(
     """
 )
 
-KNOWN_CONTENTS: Final[TextClause] = text(
-    """
-    select r.organization_id, r.source, r.report_id, r.content_hash
-    from unnest(cast(:organization_ids as text[]), cast(:sources as text[]), cast(:report_ids as text[]))
-             as k(organization_id, source, report_id)
+KNOWN_CONTENTS: Final = """
+    select r.organization_id, r.source, r.report_id, k.month, r.content_hash
+    from unnest(cast(:organization_ids as text[]), cast(:sources as text[]), cast(:report_ids as text[]),
+                cast(:months as timestamptz[])) as k(organization_id, source, report_id, month)
     join usage_reports as r using (organization_id, source, report_id)
+    where r.window_start >= k.month and r.window_start < k.month + interval '1 month' and {r.window_start}
     """
-)
 
 KEEP_REPORTS: Final[TextClause] = text(
     """

@@ -8,11 +8,11 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
-    Identity,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    Sequence,
     SmallInteger,
     String,
     Table,
@@ -67,7 +67,7 @@ usage_windows = Table(
     Column("window_end", _Instant, nullable=False),
     Column("quantities", ARRAY(BigInteger), nullable=False),
     Column("ranks", ARRAY(BigInteger), nullable=False),
-    postgresql_with={"fillfactor": "70"},
+    postgresql_partition_by="RANGE (window_start)",
     comment="Packed usage cells (L1). Rank: 0 never reported; else bit 60 = complete, below it microseconds since"
     " 0001-01-01 UTC of the as-of instant, plus 1.",
 )
@@ -98,12 +98,12 @@ period_usage = Table(
 usage_reports = Table(
     "usage_reports",
     usage_metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("id", BigInteger, Sequence("usage_report_ids"), primary_key=True, autoincrement=True),
     Column("organization_id", String, nullable=False),
     Column("source", String, nullable=False),
     Column("report_id", String, nullable=False),
     Column("content_hash", LargeBinary, nullable=False),
-    Column("window_start", _Instant, nullable=False),
+    Column("window_start", _Instant, primary_key=True),
     Column("window_end", _Instant, nullable=False),
     Column("completeness", String, nullable=False),
     Column("as_of", _Instant, nullable=False),
@@ -118,7 +118,12 @@ usage_reports = Table(
     Column("note", JSONB(none_as_null=True), nullable=True),
     Column("body", LargeBinary, nullable=False),
     Column("claim", LargeBinary, nullable=True),
-    UniqueConstraint("organization_id", "source", "report_id", "content_hash", name="usage_reports_content_key"),
+    # A key must name what the table is partitioned by. That takes nothing from the others: an id comes from one
+    # sequence, and the hash of a content covers its window, so of one content there is one window.
+    UniqueConstraint(
+        "organization_id", "source", "report_id", "content_hash", "window_start", name="usage_reports_content_key"
+    ),
     Index("usage_reports_window_idx", "organization_id", "window_start"),
+    postgresql_partition_by="RANGE (window_start)",
     comment="Every distinct report as received (zlib of the exact bytes) and what became of it (L4, L5).",
 )

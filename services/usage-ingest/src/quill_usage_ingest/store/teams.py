@@ -11,33 +11,31 @@ from sqlalchemy import Row, TextClause, text
 
 from quill_usage_ingest.domain.team_cells import TeamKey, TeamRows
 from quill_usage_ingest.domain.usage_cells import Cell, Cells, WindowCells
-from quill_usage_ingest.domain.usage_report import DAY, DayKey, ReportName, UsageWindow, WindowKey
+from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageWindow, WindowKey
 from quill_usage_ingest.domain.usage_series import TeamAmount
 from quill_usage_ingest.store.counter_slots import SLOTS_MAX, CounterSlots
+from quill_usage_ingest.store.months import of_months
 
 _HOLD: Final[TextClause] = text(
     "select pg_advisory_xact_lock(held.key) from unnest(cast(:locks as bigint[])) as held(key)"
 )
-_OUT_OF_COUNT: Final[TextClause] = text(
-    """
-    select r.organization_id, r.source, r.report_id, r.content_hash
-    from unnest(cast(:organization_ids as text[]), cast(:sources as text[]), cast(:report_ids as text[]))
-             as k(organization_id, source, report_id)
+_OUT_OF_COUNT: Final = """
+    select r.organization_id, r.source, r.report_id, k.month, r.content_hash
+    from unnest(cast(:organization_ids as text[]), cast(:sources as text[]), cast(:report_ids as text[]),
+                cast(:months as timestamptz[])) as k(organization_id, source, report_id, month)
     join usage_reports as r using (organization_id, source, report_id)
     where r.verdict in ('voided', 'shadowed')
+      and r.window_start >= k.month and r.window_start < k.month + interval '1 month' and {r.window_start}
     """
-)
-_ROWS_OF_DAYS: Final[TextClause] = text(
-    """
+_ROWS_OF_DAYS: Final = """
     select w.organization_id, w.window_start, w.source, w.team_id, w.window_end, w.quantities, w.ranks
     from unnest(cast(:organization_ids as text[]), cast(:days as timestamptz[]), cast(:sources as text[]))
              as k(organization_id, day, source)
     join team_windows as w
       on w.organization_id = k.organization_id and w.source = k.source
      and w.window_start >= k.day and w.window_start < k.day + interval '1 day'
-    where w.window_start >= :first_day and w.window_start < :after_last_day
+    where {w.window_start}
     """
-)
 _SAVE_ROWS: Final[TextClause] = text(
     """
     insert into team_windows (organization_id, window_start, source, team_id, window_end, quantities, ranks)
@@ -51,14 +49,13 @@ _SAVE_ROWS: Final[TextClause] = text(
     do update set quantities = excluded.quantities, ranks = excluded.ranks
     """
 )
-_FORGET_WINDOWS: Final[TextClause] = text(
-    """
+_FORGET_WINDOWS: Final = """
     delete from team_windows as w
     using unnest(cast(:organization_ids as text[]), cast(:starts as timestamptz[]), cast(:sources as text[]))
               as k(organization_id, window_start, source)
     where w.organization_id = k.organization_id and w.window_start = k.window_start and w.source = k.source
+      and {w.window_start}
     """
-)
 _AMOUNTS: Final[TextClause] = text(
     """
     select date_trunc(:interval, w.window_start, 'UTC') as start, w.team_id, s.slot,
@@ -99,29 +96,32 @@ class PostgresTeams:
         await self._connection.execute(_HOLD, {"locks": locks})
 
     async def out_of_count(self, names: Collection[ReportName]) -> set[tuple[object, bytes]]:
+        if not names:
+            return set()
         rows = await self._connection.execute(
-            _OUT_OF_COUNT,
+            of_months(_OUT_OF_COUNT, (name.month for name in names)),
             {
                 "organization_ids": [name.organization_id for name in names],
                 "sources": [name.source for name in names],
                 "report_ids": [name.report_id for name in names],
+                "months": [name.month for name in names],
             },
         )
-        return {(ReportName(row.organization_id, row.source, row.report_id), bytes(row.content_hash)) for row in rows}
+        return {
+            (ReportName(row.organization_id, row.source, row.report_id, row.month), bytes(row.content_hash))
+            for row in rows
+        }
 
     async def team_rows_of_days(self, days: Collection[DayKey]) -> TeamRows:
         if not days:
             return {}
         ordered = sorted(days)
         rows = await self._connection.execute(
-            _ROWS_OF_DAYS,
+            of_months(_ROWS_OF_DAYS, (day.day for day in ordered)),
             {
                 "organization_ids": [day.organization_id for day in ordered],
                 "days": [day.day for day in ordered],
                 "sources": [day.source for day in ordered],
-                # Said once more as constants, so that Postgres looks at the partitions of these days alone.
-                "first_day": min(day.day for day in ordered),
-                "after_last_day": max(day.day for day in ordered) + DAY,
             },
         )
         return await self._team_rows(rows.all())
@@ -150,7 +150,7 @@ class PostgresTeams:
     async def forget_team_windows(self, windows: Collection[WindowKey]) -> None:
         if windows:
             await self._connection.execute(
-                _FORGET_WINDOWS,
+                of_months(_FORGET_WINDOWS, (window.start for window in windows)),
                 {
                     "organization_ids": [window.organization_id for window in windows],
                     "starts": [window.start for window in windows],
