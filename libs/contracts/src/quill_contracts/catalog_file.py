@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from quill_contracts.identifiers import CounterName, Instant, ProductKey, Quantity, UsageKey
+from quill_contracts.meter_events import EventMeterDefinition
 from quill_contracts.prices import PriceDocument
 from quill_contracts.subscriptions import Feature
 
@@ -18,8 +19,18 @@ class InvalidCatalogFile(ValueError):
     """The file cannot be read as a catalog; the text names each field and what is wrong with it."""
 
 
+class EventMeterDocument(EventMeterDefinition):
+    """How events feed a meter, as the file says it: a member nobody knows is a mistake here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 class ProductDocument(BaseModel):
-    """One product of the file. ``usage_key`` and ``counter`` come together: a meter and the counter that feeds it."""
+    """One product of the file.
+
+    A meter is a ``usage_key`` with what feeds it: a ``counter`` of reports or an ``event_meter``. ``counts_from`` is
+    the instant from which windows count for it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,6 +40,8 @@ class ProductDocument(BaseModel):
     unit: str | None = None
     usage_key: UsageKey | None = None
     counter: CounterName | None = None
+    event_meter: EventMeterDocument | None = None
+    counts_from: Instant | None = None
     price_id: str
     allowance: Quantity = 0
     features: list[Feature] = []
@@ -36,8 +49,14 @@ class ProductDocument(BaseModel):
 
     @model_validator(mode="after")
     def _meter_is_whole(self) -> Self:
-        if (self.usage_key is None) != (self.counter is None):
-            raise ValueError("usage_key and counter must be given together, or neither")
+        if self.counter is not None and self.event_meter is not None:
+            raise ValueError("counter and event_meter: a meter is fed by one of them; remove the other")
+        if (self.usage_key is None) != (self.counter is None and self.event_meter is None):
+            raise ValueError("usage_key and counter (or event_meter) must be given together, or neither")
+        if self.counts_from is not None and self.usage_key is None:
+            raise ValueError(
+                "counts_from: says from when a meter counts; give usage_key and what feeds it, or remove it"
+            )
         return self
 
 

@@ -11,6 +11,7 @@ from quill_contracts.invoices import CreditBalance, Invoice
 from quill_contracts.licenses import License
 from quill_contracts.limits import LimitStates, LimitTransition
 from quill_contracts.message import Message
+from quill_contracts.meter_events import MeterEvent
 from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
 from quill_contracts.usage import PeriodUsageSnapshot, UsageReport
 
@@ -19,6 +20,7 @@ MESSAGES: Final[Mapping[str, type[Message]]] = MappingProxyType(
         topics.USAGE_REPORTS.name: UsageReport,
         topics.DAILY_REPORTS.name: DailyReport,
         topics.REPORT_RUNS.name: ReportRun,
+        topics.METER_EVENTS.name: MeterEvent,
         topics.PERIOD_USAGE.name: PeriodUsageSnapshot,
         topics.LIMIT_STATES.name: LimitStates,
         topics.LIMIT_TRANSITIONS.name: LimitTransition,

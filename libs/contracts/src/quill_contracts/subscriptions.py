@@ -16,6 +16,7 @@ from quill_contracts.identifiers import (
     UsageKey,
 )
 from quill_contracts.message import Message, WireModel
+from quill_contracts.meter_events import EventMeterDefinition
 from quill_contracts.prices import PriceDocument
 
 Interval = Annotated[str, Field(pattern=r"^([1-9]\d* )?(day|week|month|year)s?$")]
@@ -45,7 +46,11 @@ class CatalogProduct(Message):
     unit: str | None = None
     usage_key: UsageKey | None = None
     counter: CounterName | None = None
-    """The report counter that feeds this product's meter; null for products without a meter."""
+    """The report counter that feeds this product's meter; null without a meter, or where events feed it."""
+    event_meter: EventMeterDefinition | None = None
+    """The events that feed this product's meter; null without a meter, or where a counter feeds it."""
+    counts_from: Instant | None = None
+    """Windows that start earlier do not count for this product's meter; null: all that was ever received counts."""
     price_id: str
     price: PriceDocument
     allowance: Quantity = 0

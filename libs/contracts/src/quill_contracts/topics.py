@@ -63,6 +63,14 @@ REPORT_RUNS: Final = Topic(
     partitions=1,
     summary="Pointers to runs of chunk files in a bucket.",
 )
+METER_EVENTS: Final = Topic(
+    "usage.meter-events.v1",
+    "organization_id",
+    "products, usage-ingest",
+    ("usage-ingest",),
+    "log",
+    summary="Single facts of use, as CloudEvents.",
+)
 PERIOD_USAGE: Final = Topic(
     "usage.period-usage.v1",
     "organization_id",
@@ -134,6 +142,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     USAGE_REPORTS,
     DAILY_REPORTS,
     REPORT_RUNS,
+    METER_EVENTS,
     PERIOD_USAGE,
     LIMIT_STATES,
     LIMIT_TRANSITIONS,

@@ -160,6 +160,58 @@ def test_a_wrong_catalog_file_is_refused_naming_what_is_wrong(tmp_path: Path, ch
         load_catalog(path)
 
 
+COUNTER = 'counter = "event_count_in_period"'
+
+
+@pytest.mark.parametrize(
+    ("feed", "message"),
+    [
+        (f"{COUNTER}\ncounts_from = 2026-10-10", "counts_from"),
+        (f"{COUNTER}\ncounts_from = 2026-10-10T00:00:00+02:00", "counts_from: .*UTC"),
+        (f'{COUNTER}\nevent_meter = {{ type = "t", aggregation = "count" }}', "counter and event_meter: .*remove"),
+        ('event_meter = { type = "t", aggregation = "sum" }', "event_meter: .*value: sum needs one; name the member"),
+        ('event_meter = { type = "t", aggregation = "count", value = "x" }', "value: count takes none; leave it out"),
+        ('event_meter = { type = "t", aggregation = "mean", value = "x" }', "event_meter.aggregation: .*unique_count"),
+        ('event_meter = { type = "t", aggregation = "count", decimals = 2 }', "decimals: must be 0 for count"),
+        ('event_meter = { type = "t", aggregation = "sum", value = "x", decimals = 13 }', "event_meter.decimals"),
+        ('event_meter = { type = "t", aggregation = "count", groups = ["x"] }', "event_meter.groups"),
+        ('event_meter = { type = "t", aggregation = "count", group_by = ["x", "x"] }', "group_by: .*twice"),
+        ('event_meter = { type = "t", aggregation = "count", group_by = ["a","b","c","d","e","f"] }', "group_by"),
+    ],
+)
+def test_a_wrong_meter_is_refused_naming_field_and_fix(tmp_path: Path, feed: str, message: str):
+    good = (PACKAGE / "src/quill_contracts/catalogs/posthog_2025.toml").read_text("utf-8")
+    path = tmp_path / "catalog.toml"
+    path.write_text(good.replace(COUNTER, feed, 1), "utf-8")
+    with pytest.raises(InvalidCatalogFile, match=rf"products\.0.*{message}"):
+        load_catalog(path)
+
+
+def test_counts_from_without_a_meter_is_refused(tmp_path: Path):
+    good = (PACKAGE / "src/quill_contracts/catalogs/posthog_2025.toml").read_text("utf-8")
+    path = tmp_path / "catalog.toml"
+    path.write_text(
+        good.replace(COUNTER, "counts_from = 2026-10-10T00:00:00Z", 1).replace('usage_key = "events"', "", 1)
+    )
+    with pytest.raises(InvalidCatalogFile, match=r"counts_from: .*give usage_key"):
+        load_catalog(path)
+
+
+def test_a_meter_is_fed_by_a_counter_or_by_events_from_an_instant_on(tmp_path: Path):
+    good = (PACKAGE / "src/quill_contracts/catalogs/posthog_2025.toml").read_text("utf-8")
+    feed = (
+        'event_meter = { type = "t", aggregation = "sum", value = "x", decimals = 2, group_by = ["region"] }\n'
+        "counts_from = 2026-10-10T00:00:00Z"
+    )
+    path = tmp_path / "catalog.toml"
+    path.write_text(good.replace(COUNTER, feed, 1), "utf-8")
+    product = load_catalog(path).product("product_analytics")
+    assert product is not None
+    assert product.event_meter is not None
+    assert (product.counter, product.event_meter.decimals, product.event_meter.group_by) == (None, 2, ["region"])
+    assert product.counts_from == datetime(2026, 10, 10, tzinfo=UTC)
+
+
 def test_a_missing_catalog_file_is_named(tmp_path: Path):
     with pytest.raises(InvalidCatalogFile, match="no such file"):
         load_catalog(tmp_path / "none.toml")

@@ -8,7 +8,7 @@ import pytest
 from quill_contracts.catalog_file import CatalogDocument, load_catalog
 from quill_pricing.price import Price, price_from_document
 from quill_pricing.rating import amount_minor
-from quill_subscriptions.domain.catalog import Catalog, CatalogRefused, Product, adopt
+from quill_subscriptions.domain.catalog import Catalog, CatalogRefused, EventMeter, Product, adopt
 from quill_subscriptions.jobs import CatalogFile, CatalogNotInForce
 from quill_subscriptions.store.memory import MemorySubscriptions
 from quill_subscriptions.wire.catalog import UnusablePrice, catalog_from_document, product_from_wire, product_to_wire
@@ -115,6 +115,15 @@ def test_the_example_catalog_is_what_posthog_published() -> None:
 def test_every_product_survives_its_wire_form() -> None:
     for loaded in catalog_from_document(load_catalog()).in_force:
         assert product_from_wire(product_to_wire(loaded)) == loaded
+
+
+def test_another_way_of_counting_is_another_revision() -> None:
+    gateway = replace(product("gateway", counter=None), event_meter=EventMeter("call", "sum", "seconds", ("model",), 3))
+    assert product_from_wire(product_to_wire(gateway)) == gateway
+    dated = replace(gateway, counts_from=NOW)
+    assert product_from_wire(product_to_wire(dated)) == dated
+    _, raised = adopt(catalog(1, gateway), catalog(2, dated), now=NOW)
+    assert [(held.revision, held.counts_from) for held in raised] == [(2, NOW)]
 
 
 @pytest.mark.parametrize(

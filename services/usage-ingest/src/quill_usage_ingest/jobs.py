@@ -10,6 +10,7 @@ from quill_runtime.jobs import PeriodicJob
 from quill_runtime.outbox import Outbox
 
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.meter_recounts import CounterRecounts
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
 from quill_usage_ingest.store.partitions import Partitions
 from quill_usage_ingest.store.postgres import PostgresUsage
@@ -22,6 +23,7 @@ REPLAY_EVERY_SECONDS: Final = 5.0
 REPLAY_ORGANIZATIONS_MAX: Final = 100
 AUDIT_EVERY_SECONDS: Final = 60.0
 REBUILD_TEAMS_EVERY_SECONDS: Final = 1.0
+RECOUNT_EVERY_SECONDS: Final = 1.0
 AUDIT_BATCH: Final = 50
 PARTITIONS_EVERY_SECONDS: Final = 3_600.0
 """Partitions are made months ahead; the first run comes at the start."""
@@ -39,13 +41,15 @@ def jobs(
         await publication.publish_due()
 
     replays = ParkedReplay(database=database, outbox=outbox, slots=slots)
-    audit = UsageAudit(database=database, slots=slots)
+    recounts = CounterRecounts(database=database, slots=slots)
+    audit = UsageAudit(database=database, slots=slots, recounts=recounts)
     rebuilds = TeamRebuilds(database=database, slots=slots)
     partitions = Partitions(database)
     return [
         PeriodicJob(name="publish-due", every_seconds=PUBLISH_EVERY_SECONDS, run=publish_due, clock=clock),
         PeriodicJob(name="replay-parked", every_seconds=REPLAY_EVERY_SECONDS, run=replays.run, clock=clock),
         PeriodicJob(name="rebuild-teams", every_seconds=REBUILD_TEAMS_EVERY_SECONDS, run=rebuilds.run, clock=clock),
+        PeriodicJob(name="recount-counters", every_seconds=RECOUNT_EVERY_SECONDS, run=recounts.run, clock=clock),
         PeriodicJob(name="audit-usage", every_seconds=AUDIT_EVERY_SECONDS, run=audit.run, clock=clock),
         PeriodicJob(name="partitions", every_seconds=PARTITIONS_EVERY_SECONDS, run=partitions.run, clock=clock),
     ]
@@ -76,14 +80,17 @@ class ParkedReplay:
 class UsageAudit:
     """Goes through all organizations a few at a time, adds up their cells again and repairs what does not agree."""
 
-    def __init__(self, *, database: Database, slots: CounterSlots) -> None:
+    def __init__(self, *, database: Database, slots: CounterSlots, recounts: CounterRecounts) -> None:
         self._database = database
         self._slots = slots
+        self._recounts = recounts
         self._after = ""
 
     async def run(self, now: datetime) -> int:
         """Audit the next organizations; returns how many had to be repaired, which should be none, ever."""
         del now
+        if await self._recounts.is_pending():
+            return 0
         async with self._database.begin() as transaction:
             after, repaired = await audit_organizations(
                 tx=PostgresUsage(transaction, self._slots), after=self._after, limit=AUDIT_BATCH

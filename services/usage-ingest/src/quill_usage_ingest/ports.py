@@ -197,6 +197,30 @@ class UsageTransaction(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CounterRecount:
+    """How far the recount for these dates has come (`DatedCounters.text`): the last organization, None when through."""
+
+    dated: str = ""
+    after: str | None = None
+
+
+class MeterRecounts(Protocol):
+    """What is counted anew because the catalog changed."""
+
+    async def hold_meters(self) -> None:
+        """For who changes the catalog: nobody else decides by it until the end. Taken before every other lock."""
+        ...
+
+    async def share_meters(self) -> None:
+        """For who must not miss a change of the catalog: none until the end. Taken before every other lock."""
+        ...
+
+    async def counter_recount(self) -> CounterRecount: ...
+
+    async def save_counter_recount(self, recount: CounterRecount) -> None: ...
+
+
 class TeamTransaction(Protocol):
     """Reads and writes of team cells in one transaction, which need and take no lock of the organization's rows."""
 

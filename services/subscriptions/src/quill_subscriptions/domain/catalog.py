@@ -20,6 +20,17 @@ class Feature:
 
 
 @dataclass(frozen=True, slots=True)
+class EventMeter:
+    """The events that feed a meter instead of a counter, as the catalog file says it; usage-ingest counts them."""
+
+    type: str
+    aggregation: str
+    value: str | None
+    group_by: tuple[str, ...]
+    decimals: int
+
+
+@dataclass(frozen=True, slots=True)
 class Product:
     """One revision of a product. A revision never changes; another price or allowance makes another revision."""
 
@@ -35,6 +46,9 @@ class Product:
     price: Price
     allowance: int
     features: tuple[Feature, ...]
+    event_meter: EventMeter | None = None
+    counts_from: datetime | None = None
+    """Windows that start earlier do not count for its meter; None: all that was ever received counts."""
 
     @property
     def is_metered(self) -> bool:

@@ -2,16 +2,18 @@
 
 from pydantic import TypeAdapter
 from quill_contracts.catalog_file import CatalogDocument, ProductDocument
+from quill_contracts.meter_events import EventMeterDefinition
 from quill_contracts.prices import PriceDocument
 from quill_contracts.subscriptions import CatalogProduct
 from quill_contracts.subscriptions import Feature as WireFeature
 from quill_pricing.price import InvalidPrice, Price, price_from_document, price_to_document
 from quill_pricing.rating import amount_minor
 
-from quill_subscriptions.domain.catalog import Catalog, Feature, Product
+from quill_subscriptions.domain.catalog import Catalog, EventMeter, Feature, Product
 from quill_subscriptions.domain.standing import CURRENCY
 
 _FEATURE = TypeAdapter(Feature)
+_EVENT_METER = TypeAdapter(EventMeter)
 
 
 class UnusablePrice(ValueError):
@@ -70,6 +72,8 @@ def product_from_wire(wire: CatalogProduct) -> Product:
         price=price,
         allowance=wire.allowance,
         features=tuple(_FEATURE.validate_python(feature.model_dump()) for feature in wire.features),
+        event_meter=None if wire.event_meter is None else _EVENT_METER.validate_python(wire.event_meter.model_dump()),
+        counts_from=wire.counts_from,
     )
 
 
@@ -88,7 +92,13 @@ def product_to_wire(product: Product) -> CatalogProduct:
         price=price_document(product.price),
         allowance=product.allowance,
         features=[feature_to_wire(feature) for feature in product.features],
+        event_meter=None if product.event_meter is None else _event_meter_to_wire(product.event_meter),
+        counts_from=product.counts_from,
     )
+
+
+def _event_meter_to_wire(meter: EventMeter) -> EventMeterDefinition:
+    return EventMeterDefinition.model_validate(_EVENT_METER.dump_python(meter))
 
 
 def feature_to_wire(feature: Feature) -> WireFeature:

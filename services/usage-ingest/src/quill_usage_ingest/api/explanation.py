@@ -58,13 +58,15 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
         async with _reading_claims(), database.begin() as transaction:
             usage = PostgresUsage(transaction, slots)
             organization = await readable(usage, organization_id, authorization)
-            counter = _counter(MeterMap.of(await usage.metered_products()), meter)
+            meters = MeterMap.of(await usage.metered_products())
+            counter = _counter(meters, meter)
             explained = await explain_usage(
                 organization,
                 _period(organization, at=at, period_start=period_start, now=clock.now()),
                 counter,
                 tx=usage,
                 corrections=PostgresCorrections(transaction),
+                counts_from=meters.counts_from.get(meter),
             )
             parked = await _parked(transaction, organization_id)
         return to_wire_explanation(explained, meter=meter, at=at, parked=parked)
@@ -79,12 +81,14 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
             organization = await readable(usage, organization_id, authorization)
             meters = MeterMap.of(await usage.metered_products())
             if meter is not None:
-                meters = MeterMap({meter: _counter(meters, meter)})
+                _counter(meters, meter)
+                meters = meters.only(meter)
             answer = await usage_as_of(
                 organization,
                 _period(organization, at=at, period_start=None, now=at),
                 at,
                 counters=meters.counters,
+                dated=meters.dated,
                 tx=usage,
                 corrections=PostgresCorrections(transaction),
             )

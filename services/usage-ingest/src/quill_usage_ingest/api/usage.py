@@ -74,7 +74,13 @@ def router(  # noqa: C901 - a list of routes
             if asked.is_asked and meter is not None:
                 counter = meters.counter_by_meter[meter]
                 document["series"] = await series_document(
-                    asked, organization, counter=counter, transaction=transaction, slots=slots, now=clock.now()
+                    asked,
+                    organization,
+                    counter=counter,
+                    counts_from=meters.counts_from.get(meter),
+                    transaction=transaction,
+                    slots=slots,
+                    now=clock.now(),
                 )
         return document
 

@@ -1,6 +1,6 @@
 """``GET /v1/usage/{org}?meter=…&interval=…``: one meter over time, whole, by source or by team (L5, L6)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -80,6 +80,7 @@ async def series_document(
     organization: Organization,
     *,
     counter: str,
+    counts_from: datetime | None,
     transaction: Transaction,
     slots: CounterSlots,
     now: datetime,
@@ -90,21 +91,22 @@ async def series_document(
         Problem: 400 for a span or a breakdown that is too large.
     """
     span = question.span(organization, now=now)
+    counted = span if counts_from is None else replace(span, start=min(max(span.start, counts_from), span.end))
     amounts: dict[str | None, list[Amount]] = {} if question.by else {None: []}
     organization_id = organization.organization_id
     if question.by is SeriesBy.TEAM:
         try:
             rows = await read_team_amounts(
-                organization_id, span, counters={counter}, team_ids=None, tx=PostgresTeams(transaction, slots)
+                organization_id, counted, counters={counter}, team_ids=None, tx=PostgresTeams(transaction, slots)
             )
         except BreakdownTooLarge as error:
             raise Problem(400, "usage_breakdown_too_large", str(error), attr="by") from error
         for row in rows:
-            amounts.setdefault(row.team_id, []).append(amount_of(row, span))
+            amounts.setdefault(row.team_id, []).append(amount_of(row, counted))
     else:
         usage = PostgresUsage(transaction, slots)
         for source, _, amount in await read_source_amounts(
-            organization_id, span, counters=frozenset({counter}), tx=usage
+            organization_id, counted, counters=frozenset({counter}), tx=usage
         ):
             amounts.setdefault(source if question.by else None, []).append(amount)
     return {

@@ -17,12 +17,14 @@ from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.domain.usage_report import UsageReport
 from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.meter_recounts import PostgresMeterRecounts
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.project_products import project_products
 from quill_usage_ingest.usecases.record_reports import record_reports
+from quill_usage_ingest.usecases.recount_counters import begin_counter_recount
 from quill_usage_ingest.wire.subscriptions import from_wire_customer, from_wire_product
 from quill_usage_ingest.wire.usage_reports import UnstorableText, from_wire_usage_report
 
@@ -101,11 +103,14 @@ def customers(group: str, *, slots: CounterSlots, outbox: Outbox) -> Consumption
 
 
 def catalog(group: str, *, slots: CounterSlots) -> Consumption[MeteredProduct]:
-    """Products: keep which counter feeds which meter."""
+    """Products: keep which counter feeds which meter, and count anew what a changed one means for what was received."""
 
     async def apply(transaction: Transaction, received: Sequence[Received[MeteredProduct]], now: datetime) -> None:
         del now
-        await project_products([item.message for item in received], tx=PostgresUsage(transaction, slots))
+        usage, recounts = PostgresUsage(transaction, slots), PostgresMeterRecounts(transaction)
+        await recounts.hold_meters()
+        await project_products([item.message for item in received], tx=usage)
+        await begin_counter_recount(tx=usage, recounts=recounts)
 
     return Consumption(topic=CATALOG.name, group=group, decode=_decode_product, apply=apply)
 

@@ -8,6 +8,7 @@ from quill_pricing.period import BillingPeriod
 from quill_pricing.price import InvalidPrice, price_from_document
 from quill_pricing.rating import amount_minor
 
+from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import CustomerFacts
 from quill_usage_ingest.domain.period_usage import NOTHING_USED, CounterUsage, PeriodUsage
 
@@ -76,7 +77,7 @@ def effects(
     before: Sequence[PeriodUsage],
     after: Sequence[PeriodUsage],
     *,
-    counter_by_meter: Mapping[str, str],
+    meters: MeterMap,
     customer: CustomerFacts,
     now: datetime,
 ) -> tuple[PeriodEffect, ...]:
@@ -85,20 +86,22 @@ def effects(
     found = []
     for usage in sorted(after, key=lambda held: held.period.start):
         known = was.get(usage.period)
-        changed = _changed(known.counters if known else {}, usage.counters, counter_by_meter)
+        changed = _changed(usage.period, known.counters if known else {}, usage.counters, meters)
         if changed:
             found.append(_effect(usage.period, changed, customer=customer, now=now))
     return tuple(found)
 
 
 def _changed(
-    before: Mapping[str, CounterUsage], after: Mapping[str, CounterUsage], counter_by_meter: Mapping[str, str]
+    period: BillingPeriod, before: Mapping[str, CounterUsage], after: Mapping[str, CounterUsage], meters: MeterMap
 ) -> tuple[CounterEffect, ...]:
     names = sorted({*before, *after})
     return tuple(
         CounterEffect(
             counter=name,
-            meters=tuple(sorted(meter for meter, counter in counter_by_meter.items() if counter == name)),
+            meters=tuple(
+                sorted(meter for meter in meters.counter_by_meter if meters.counter_in(meter, period) == name)
+            ),
             before=Totals.of(before.get(name, NOTHING_USED)),
             after=Totals.of(after.get(name, NOTHING_USED)),
         )

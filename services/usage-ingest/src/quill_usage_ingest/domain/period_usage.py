@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from quill_pricing.period import BillingPeriod
 
+from quill_usage_ingest.domain.dated_counters import UNDATED, DatedCounters, dated_name
 from quill_usage_ingest.domain.usage_cells import (
     COMPLETE_BIT,
     INSTANT_MASK,
@@ -102,8 +103,13 @@ class PeriodSum:
     sums: Mapping[str, CounterUsage]
 
 
-def sum_windows(period: BillingPeriod, windows: Iterable[WindowCells]) -> PeriodSum | None:
-    """Add up windows of one period, or None when no cell was ever reported in them."""
+def sum_windows(
+    period: BillingPeriod, windows: Iterable[WindowCells], dated: DatedCounters = UNDATED
+) -> PeriodSum | None:
+    """Add up windows of one period, or None when no cell was ever reported in them.
+
+    Counters that count from a date inside the period are added up once more from there, under their dated names.
+    """
     complete: dict[str, int] = {}
     partial: dict[str, int] = {}
     newest = 0
@@ -112,6 +118,9 @@ def sum_windows(period: BillingPeriod, windows: Iterable[WindowCells]) -> Period
             newest = max(newest, _instant_only(cell))
             side = complete if is_complete(cell.rank) else partial
             side[counter] = side.get(counter, 0) + cell.quantity
+            for start in dated.inside(counter, period) if dated else ():
+                name = dated_name(counter, start)
+                side[name] = side.get(name, 0) + (cell.quantity if window.window.start >= start else 0)
     if not newest:
         return None
     sums = {}

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from quill_pricing.period import BillingPeriod, BillingSchedule
 
+from quill_usage_ingest.domain.dated_counters import UNDATED, DatedCounters
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_cells import (
     NEVER_REPORTED,
@@ -75,6 +76,7 @@ class UsageBook:
     known_contents: dict[ReportName, set[bytes]] = field(default_factory=dict)
     changed_windows: set[WindowKey] = field(default_factory=set)
     changed_periods: set[PeriodKey] = field(default_factory=set)
+    dated: DatedCounters = UNDATED
     _starts_by_day: dict[DayKey, set[datetime]] = field(default_factory=dict)
     _period_keys: dict[tuple[str, datetime], PeriodKey] = field(default_factory=dict)
 
@@ -122,8 +124,13 @@ class UsageBook:
         changes = changes_by(claim, to=known.cells)
         period_key = self.period_key(report)
         usage = self.periods.get(period_key) or PeriodUsage(period=period_key.period, as_of=report.as_of, revision=0)
+        counted = (
+            self.dated.with_dated(changes, window_start=report.window.start, period=usage.period, known=usage.counters)
+            if self.dated
+            else changes
+        )
         after = usage.entered(
-            changes,
+            counted,
             as_of=report.as_of,
             revision=self.revisions[report.organization_id] + 1,
             is_correction=report.correction is not None,

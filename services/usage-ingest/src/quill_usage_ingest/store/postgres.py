@@ -24,6 +24,7 @@ from quill_usage_ingest.store.claims import PostgresClaims, claim_of
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.customer_json import facts_from_json, facts_to_json
 from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
+from quill_usage_ingest.store.metered_product_rows import metered_product_of, row_of_metered_product
 from quill_usage_ingest.store.months import of_months
 from quill_usage_ingest.store.packing import pack_cells, pack_counters, unpack_cells, unpack_counters
 from quill_usage_ingest.store.tables import metered_products, organizations, period_usage, usage_reports, usage_windows
@@ -311,11 +312,11 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
 
     async def metered_products(self) -> list[MeteredProduct]:
         rows = await self._connection.execute(select(metered_products).order_by(metered_products.c.product_key))
-        return [MeteredProduct(row.product_key, row.revision, row.usage_key, row.counter) for row in rows]
+        return [metered_product_of(row) for row in rows]
 
     async def save_metered_products(self, products: Collection[MeteredProduct]) -> None:
         for product in products:
-            row = {"revision": product.revision, "usage_key": product.usage_key, "counter": product.counter}
+            row = row_of_metered_product(product)
             await self._connection.execute(
                 insert(metered_products)
                 .values(product_key=product.product_key, **row)

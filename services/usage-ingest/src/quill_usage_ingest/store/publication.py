@@ -15,6 +15,7 @@ from quill_runtime.publisher import Outgoing, Publisher
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.ports import SNAPSHOT_PERIODS
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.meter_places import MeterPlaces, counters_of
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.wire.snapshots import PackedPeriod, encode_snapshot
 
@@ -63,8 +64,8 @@ class SnapshotPublication:
         if not revisions:
             return 0
         meters = MeterMap.of(await usage.metered_products())
-        slots = await usage.slots_of(meters.counters)
-        places = [(meter, slots[counter]) for meter, counter in meters.counter_by_meter.items() if counter in slots]
+        places = MeterPlaces.of(meters, await usage.slots_of(counters_of(meters)), {})
+        further = places.further if places.has_further else None
         periods: dict[str, list[PackedPeriod]] = {}
         for row in await usage.packed_newest_periods(sorted(revisions), newest=SNAPSHOT_PERIODS):
             periods.setdefault(row.organization_id, []).append(row)
@@ -74,7 +75,11 @@ class SnapshotPublication:
                     PERIOD_USAGE.name,
                     organization_id,
                     encode_snapshot(
-                        organization_id, revision=revision, periods=periods.get(organization_id, ()), places=places
+                        organization_id,
+                        revision=revision,
+                        periods=periods.get(organization_id, ()),
+                        places=places.everywhere,
+                        further=further,
                     ),
                 )
                 for organization_id, revision in revisions.items()

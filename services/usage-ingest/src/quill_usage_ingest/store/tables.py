@@ -47,6 +47,8 @@ metered_products = Table(
     Column("revision", BigInteger, nullable=False),
     Column("usage_key", String, nullable=True),
     Column("counter", String, nullable=True),
+    Column("counts_from", _Instant, nullable=True),
+    Column("event_meter", JSONB(none_as_null=True), nullable=True),
     comment="Projection of the catalog: which counter feeds which meter.",
 )
 

@@ -68,7 +68,7 @@ class _Work:
         return effects(
             before,
             await self.periods(),
-            counter_by_meter=MeterMap.of(await self.tx.metered_products()).counter_by_meter,
+            meters=MeterMap.of(await self.tx.metered_products()),
             customer=self.organization.customer,
             now=self.at,
         )

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from quill_pricing.period import BillingPeriod
 
+from quill_usage_ingest.domain.dated_counters import UNDATED, DatedCounters, dated_name
 from quill_usage_ingest.domain.evidence import Evidence, OutOfCount
 from quill_usage_ingest.domain.explained_usage import UsageAsOf, UsageExplanation
 from quill_usage_ingest.domain.explanation import explain, known_at, usage_at
@@ -27,7 +28,9 @@ async def explain_usage(
     start = max(period.start, counts_from) if counts_from else period.start
     evidence = await read_evidence(organization.organization_id, start, period.end, tx=tx, corrections=corrections)
     stored = await _stored(organization.organization_id, period, tx)
-    return UsageExplanation(organization, period, explain(counter, evidence), stored.get(counter, NOTHING_USED))
+    name = counter if start == period.start else dated_name(counter, start)
+    usage = stored.get(name, NOTHING_USED) if start < period.end else NOTHING_USED
+    return UsageExplanation(organization, period, explain(counter, evidence), usage)
 
 
 async def usage_as_of(
@@ -38,8 +41,12 @@ async def usage_as_of(
     counters: Collection[str],
     tx: UsageTransaction,
     corrections: Corrections,
+    dated: DatedCounters = UNDATED,
 ) -> UsageAsOf:
-    """What was known of these counters at ``at``: reports that had arrived by then and were not out of count then."""
+    """What was known of these counters at ``at``: reports that had arrived by then and were not out of count then.
+
+    Counters that count from a date inside the period are told once more from there, under their dated names.
+    """
     evidence = await read_evidence(
         organization.organization_id, period.start, period.end, tx=tx, corrections=corrections
     )
@@ -48,6 +55,12 @@ async def usage_as_of(
         for counter, usage in known_at(at, evidence).items()
         if counter in counters
     }
+    for counter in then.copy():
+        for start in dated.inside(counter, period):
+            later = [held for held in evidence if held.report.window.start >= start]
+            known = known_at(at, later).get(counter, NOTHING_USED)
+            maximum = usage_at(explain(counter, later), at).maximum
+            then[dated_name(counter, start)] = known._replace(maximum=maximum)
     return UsageAsOf(organization, period, at, then, await _stored(organization.organization_id, period, tx))
 
 

@@ -4,6 +4,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
+from quill_usage_ingest.domain.dated_counters import DatedCounters, dated_name
+from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.period_usage import NOTHING_USED, PeriodUsage, sum_windows
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.domain.usage_cells import Cells, WindowCells, claimed_cells, join
@@ -35,6 +37,7 @@ async def rebuild_windows(keys: Collection[WindowKey], *, tx: UsageTransaction) 
     """
     revisions: dict[str, int] = {}
     organizations = await tx.lock_organizations({key.organization_id for key in keys})
+    dated = MeterMap.of(await tx.metered_products()).dated
     for organization_id, organization in organizations.items():
         own = sorted(key for key in keys if key.organization_id == organization_id)
         schedule = organization.schedule
@@ -43,13 +46,19 @@ async def rebuild_windows(keys: Collection[WindowKey], *, tx: UsageTransaction) 
             counters = await _rebuild(key, tx)
             if counters:
                 period = PeriodKey(organization_id, schedule.period_containing(key.start))
-                changed.setdefault(period, set()).update(counters)
+                changed.setdefault(period, set()).update(_with_dated(counters, key, period, dated))
         if changed:
             revision = organization.usage_revision + 1
-            await tx.save_periods({key: await _corrected(key, changed[key], revision, tx) for key in changed})
+            await tx.save_periods({key: await _corrected(key, changed[key], revision, dated, tx) for key in changed})
             revisions[organization_id] = revision
     await tx.save_revisions(revisions, is_publication_due=True)
     return revisions
+
+
+def _with_dated(counters: set[str], key: WindowKey, period: PeriodKey, dated: DatedCounters) -> set[str]:
+    """These counters, and what is kept of them from a date on that the window is not before."""
+    starts = [(counter, start) for counter in counters for start in dated.inside(counter, period.period)]
+    return counters | {dated_name(counter, start) for counter, start in starts if key.start >= start}
 
 
 async def _rebuild(key: WindowKey, tx: UsageTransaction) -> set[str]:
@@ -91,9 +100,11 @@ def counts(claim: KeptClaim) -> bool:
     return claim.kept.verdict not in WITHOUT_EFFECT
 
 
-async def _corrected(key: PeriodKey, changed: set[str], revision: int, tx: UsageTransaction) -> PeriodUsage:
+async def _corrected(
+    key: PeriodKey, changed: set[str], revision: int, dated: DatedCounters, tx: UsageTransaction
+) -> PeriodUsage:
     windows = await tx.windows_between(key.organization_id, key.period.start, key.period.end)
-    period_sum = sum_windows(key.period, [held for _, held in windows])
+    period_sum = sum_windows(key.period, [held for _, held in windows], dated)
     stored = (await tx.periods({key})).get(key)
     if stored is None:
         if period_sum is None:

@@ -6,6 +6,8 @@ from operator import attrgetter
 
 from quill_pricing.period import BillingPeriod
 
+from quill_usage_ingest.domain.dated_counters import DatedCounters
+from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.period_usage import PeriodSum, PeriodUsage, reconciled, sum_windows
 from quill_usage_ingest.domain.usage_book import PeriodKey
@@ -31,7 +33,8 @@ async def recompute_organization(organization_id: str, *, tx: UsageTransaction) 
     known = (await tx.lock_organizations({organization_id})).get(organization_id)
     if known is None:
         return Recomputed(organization_id, (), 0)
-    sums = _sums_by_period(organization_id, known, await tx.windows_between(organization_id, None, None))
+    dated = MeterMap.of(await tx.metered_products()).dated
+    sums = _sums_by_period(organization_id, known, await tx.windows_between(organization_id, None, None), dated)
     stored = await tx.periods(set(sums))
     in_force = {usage.period for usage in await tx.periods_in_force(organization_id, newest=None)}
     revision = known.usage_revision + 1
@@ -49,14 +52,17 @@ async def recompute_organization(organization_id: str, *, tx: UsageTransaction) 
 
 
 def _sums_by_period(
-    organization_id: str, organization: Organization, windows: Sequence[tuple[object, WindowCells]]
+    organization_id: str,
+    organization: Organization,
+    windows: Sequence[tuple[object, WindowCells]],
+    dated: DatedCounters,
 ) -> dict[PeriodKey, PeriodSum]:
     by_period: dict[BillingPeriod, list[WindowCells]] = {}
     for _, window in windows:
         by_period.setdefault(organization.schedule.period_containing(window.window.start), []).append(window)
     sums = {}
     for period, held in by_period.items():
-        period_sum = sum_windows(period, held)
+        period_sum = sum_windows(period, held, dated)
         if period_sum is not None:
             sums[PeriodKey(organization_id, period)] = period_sum
     return sums

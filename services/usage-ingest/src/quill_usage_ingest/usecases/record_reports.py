@@ -43,6 +43,7 @@ async def _load_book(
     book = UsageBook(
         schedules={organization_id: known.schedule for organization_id, known in standings.items()},
         revisions={organization_id: known.usage_revision for organization_id, known in standings.items()},
+        dated=MeterMap.of(await tx.metered_products()).dated,
         known_contents=await tx.known_contents({report.name for report in reports}),
     )
     book.know_windows(await tx.windows_of_days({report.day_key for report in reports}))

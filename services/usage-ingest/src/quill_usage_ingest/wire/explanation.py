@@ -40,8 +40,9 @@ def to_wire_explanation(
 def to_wire_as_of(answer: UsageAsOf, *, meters: MeterMap) -> dict[str, Any]:
     """Each meter's total as it was known, and as it is known now."""
     found = {}
-    for meter, counter in sorted(meters.counter_by_meter.items()):
-        if counter in answer.then or counter in answer.now:
+    for meter in sorted(meters.counter_by_meter):
+        counter = meters.counter_in(meter, answer.period)
+        if counter is not None and (counter in answer.then or counter in answer.now):
             then, now = answer.then.get(counter, NOTHING_USED), answer.now.get(counter, NOTHING_USED)
             found[meter] = {
                 **to_wire_totals(then),

@@ -18,8 +18,8 @@ log = structlog.get_logger(__name__)
 def to_wire_meters(usage: PeriodUsage, meters: MeterMap) -> dict[str, MeterUsage]:
     """Usage per meter; a meter whose counter was never reported in the period is left out."""
     found = {}
-    for meter, counter in meters.counter_by_meter.items():
-        held = usage.counters.get(counter)
+    for meter in meters.counter_by_meter:
+        held = usage.counters.get(meters.counter_in(meter, usage.period) or "")
         if held is None:
             continue
         found[meter] = MeterUsage(
@@ -53,7 +53,7 @@ def to_wire_billing_answer(
             },
             "usage_summary": {
                 key: {
-                    "usage": counters.get(meters.counter_by_meter.get(key, ""), NOTHING_USED).complete,
+                    "usage": counters.get(meters.counter_in(key, period) or "", NOTHING_USED).complete,
                     "limit": customer.quotas.get(key),
                 }
                 for key in dict.fromkeys(keys)

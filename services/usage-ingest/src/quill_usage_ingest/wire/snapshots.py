@@ -1,6 +1,6 @@
 """The period-usage snapshot straight from packed rows: the contract's `PeriodUsageSnapshot` at msgspec's speed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -20,6 +20,10 @@ class PackedPeriod(Protocol):
     complete: Sequence[int]
     partial: Sequence[int]
     maximum: Sequence[int]
+
+
+FurtherMeters = Callable[[str, PackedPeriod], Iterable[tuple[str, tuple[int, int, int]]]]
+"""Meters of an organization and period with their complete, partial and maximum usage."""
 
 
 class _Meter(msgspec.Struct, gc=False):
@@ -46,14 +50,24 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def encode_snapshot(
-    organization_id: str, *, revision: int, periods: Sequence[PackedPeriod], places: Sequence[tuple[str, int]]
+    organization_id: str,
+    *,
+    revision: int,
+    periods: Sequence[PackedPeriod],
+    places: Sequence[tuple[str, int]],
+    further: FurtherMeters | None = None,
 ) -> bytes:
     """The message as bytes; ``places`` are the meters of today's catalog with the slots of their counters.
 
-    A meter whose counter was never reported in a period is left out. The bytes are a `PeriodUsageSnapshot`: a test
-    holds the two together.
+    A meter whose counter was never reported in a period is left out. ``further`` are meters that have no one slot. The
+    bytes are a `PeriodUsageSnapshot`: a test holds the two together.
     """
-    return _encode(_Snapshot(organization_id, revision, [_period(held, places) for held in periods]))
+    snapshot = _Snapshot(organization_id, revision, [_period(held, places) for held in periods])
+    if further is not None:
+        for held, period in zip(periods, snapshot.periods, strict=True):
+            for meter, usage in further(organization_id, held):
+                period.meters[meter] = _Meter(*usage)
+    return _encode(snapshot)
 
 
 def _period(held: PackedPeriod, places: Sequence[tuple[str, int]]) -> _Period:

@@ -3,6 +3,7 @@
 from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
 from quill_pricing.period import BillingSchedule, Interval
 
+from quill_usage_ingest.domain.event_meter import Aggregation, EventMeter
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.organization import CustomerFacts, Feature, Organization
 
@@ -39,4 +40,26 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Organization:
 
 def from_wire_product(product: CatalogProduct) -> MeteredProduct:
     """The part of a catalog product that usage needs."""
-    return MeteredProduct(product.product_key, product.revision, product.usage_key, product.counter)
+    return MeteredProduct(
+        product_key=product.product_key,
+        revision=product.revision,
+        usage_key=product.usage_key,
+        counter=product.counter,
+        counts_from=product.counts_from,
+        event_meter=_event_meter(product),
+    )
+
+
+def _event_meter(product: CatalogProduct) -> EventMeter | None:
+    defined = product.event_meter
+    if defined is None or product.usage_key is None:
+        return None
+    return EventMeter(
+        usage_key=product.usage_key,
+        event_type=defined.type,
+        aggregation=Aggregation(defined.aggregation),
+        value=defined.value,
+        group_by=tuple(defined.group_by),
+        decimals=defined.decimals,
+        counts_from=product.counts_from,
+    )

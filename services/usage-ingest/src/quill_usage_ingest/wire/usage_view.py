@@ -21,13 +21,14 @@ def to_wire_usage(
     windows: Sequence[tuple[WindowKey, WindowCells]],
 ) -> dict[str, Any]:
     """Periods newest first; with a meter only that one, and its cells by window and source."""
-    shown = meters if meter is None else MeterMap({meter: meters.counter_by_meter[meter]})
+    shown = meters if meter is None else meters.only(meter)
     document: dict[str, Any] = {
         "organization_id": organization.organization_id,
         "revision": organization.usage_revision,
         "periods": [_period(held, shown) for held in reversed(periods)],
     }
-    if meter is not None:
+    if meter is not None and meter in meters.counter_by_meter:
+        windows = [(key, held) for key, held in windows if meters.counts(meter, key.start)]
         counter = meters.counter_by_meter[meter]
         document["meter"] = meter
         document["counter"] = counter
