@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from quill_usage_ingest.domain.correction import AppliedCorrection
+from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
@@ -132,6 +133,14 @@ class UsageTransaction(Protocol):
 
     async def periods_in_force(self, organization_id: str, *, newest: int | None) -> list[PeriodUsage]:
         """The newest periods of the present schedule, oldest first; None for all of them."""
+        ...
+
+    async def counter_layout(self, counters: Collection[str]) -> CounterLayout:
+        """A layout in which these counters have their slots.
+
+        Raises:
+            TooManyCounters: a new counter name found no slot.
+        """
         ...
 
     async def known_contents(self, names: Collection[ReportName]) -> dict[ReportName, set[bytes]]: ...

@@ -5,16 +5,15 @@ holds the date is the counter's usage from the date on another number; it is kep
 by report like every other, and so has a maximum of its own (L3).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from quill_pricing.period import BillingPeriod
 
-from quill_usage_ingest.domain.usage_cells import NEVER_REPORTED, CellChange
-
-_NO_CHANGE: Final = CellChange(NEVER_REPORTED, NEVER_REPORTED)
+from quill_usage_ingest.domain.counter_layout import CounterLayout
+from quill_usage_ingest.domain.packed_cells import SlotChange
 
 
 def dated_name(counter: str, start: datetime) -> str:
@@ -46,28 +45,29 @@ class DatedCounters:
         """Under which further names the counter is kept in this period."""
         return [dated_name(counter, start) for start in self.inside(counter, period)]
 
-    def with_dated(
+    def moves(
         self,
-        changes: Mapping[str, CellChange],
+        changes: Iterable[SlotChange],
         *,
+        layout: CounterLayout,
         window_start: datetime,
         period: BillingPeriod,
         known: Mapping[str, object],
-    ) -> Mapping[str, CellChange]:
-        """The changes of one window, with those of the counters from their dates on; ``known`` is kept in the period.
+    ) -> Iterable[SlotChange]:
+        """What the changes of one window do to the counters from their dates on; ``known`` is kept in the period.
 
         A dated counter begins with its counter. Where the counter is known and the dated one is not, the date is new
         and its recount is still to come: it adds up everything, also this.
         """
-        found = dict(changes)
-        for counter, change in changes.items():
+        for change in changes:
+            counter = layout.names[change[0]]
             for start in self.inside(counter, period):
                 name = dated_name(counter, start)
+                slot = layout.slots[name]
                 if name in known and window_start >= start:
-                    found[name] = change
+                    yield (slot, *change[1:])
                 elif name not in known and counter not in known:
-                    found[name] = change if window_start >= start else _NO_CHANGE
-        return found
+                    yield (slot, *change[1:]) if window_start >= start else (slot, 0, 0, 0)
 
 
 UNDATED: Final = DatedCounters()

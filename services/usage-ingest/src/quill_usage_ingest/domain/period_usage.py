@@ -8,15 +8,7 @@ from typing import Final, NamedTuple
 from quill_pricing.period import BillingPeriod
 
 from quill_usage_ingest.domain.dated_counters import UNDATED, DatedCounters, dated_name
-from quill_usage_ingest.domain.usage_cells import (
-    COMPLETE_BIT,
-    INSTANT_MASK,
-    Cell,
-    CellChange,
-    WindowCells,
-    as_of_rank,
-    is_complete,
-)
+from quill_usage_ingest.domain.usage_cells import INSTANT_MASK, Cell, WindowCells, as_of_rank, is_complete
 
 
 class CounterUsage(NamedTuple):
@@ -43,7 +35,6 @@ class CounterUsage(NamedTuple):
 
 
 NOTHING_USED: Final = CounterUsage()
-_new_tuple: Final = tuple.__new__
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,37 +52,6 @@ class PeriodUsage:
     revision: int
     corrected_revision: int | None = None
     counters: Mapping[str, CounterUsage] = field(default_factory=dict)
-
-    def entered(
-        self, changes: Mapping[str, CellChange], *, as_of: datetime, revision: int, is_correction: bool
-    ) -> "PeriodUsage":
-        """After one report changed these cells: each old contribution taken out, the new one put in.
-
-        The maximum is raised if passed; only an explicit correction brings it back to what is counted now (L3).
-        """
-        counters = dict(self.counters)
-        for counter, (before, after) in changes.items():
-            complete, partial, maximum = counters.get(counter, NOTHING_USED)
-            # Written out, one sum per side: this loop is what a report costs (performance 3).
-            if before[0] & COMPLETE_BIT:
-                complete -= before[1]
-            else:
-                partial -= before[1]
-            if after[0] & COMPLETE_BIT:
-                complete += after[1]
-            else:
-                partial += after[1]
-            to_date = complete + partial
-            if is_correction or to_date > maximum:
-                maximum = to_date
-            counters[counter] = _new_tuple(CounterUsage, (complete, partial, maximum))
-        return PeriodUsage(
-            period=self.period,
-            as_of=max(self.as_of, as_of),
-            revision=revision,
-            corrected_revision=revision if is_correction and changes else self.corrected_revision,
-            counters=counters,
-        )
 
 
 @dataclass(frozen=True, slots=True)

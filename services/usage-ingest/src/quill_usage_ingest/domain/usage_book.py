@@ -1,6 +1,6 @@
 """Entering reports: cells, period usage and revisions of the organizations at hand, changed together."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -8,16 +8,12 @@ from typing import Final, NamedTuple
 
 from quill_pricing.period import BillingPeriod, BillingSchedule
 
+from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.dated_counters import UNDATED, DatedCounters
+from quill_usage_ingest.domain.packed_cells import PackedCells, SlotChange
+from quill_usage_ingest.domain.packed_counters import PackedCounters
 from quill_usage_ingest.domain.period_usage import PeriodUsage
-from quill_usage_ingest.domain.usage_cells import (
-    NEVER_REPORTED,
-    CellChange,
-    Cells,
-    WindowCells,
-    changes_by,
-    claimed_cells,
-)
+from quill_usage_ingest.domain.usage_cells import WindowCells, rank_of
 from quill_usage_ingest.domain.usage_report import QUANTITY_MAX, DayKey, ReportName, UsageReport, WindowKey
 
 CLOCK_TOLERANCE: Final = timedelta(days=2)
@@ -66,7 +62,8 @@ class UsageBook:
     """What is known of some organizations, and what entering reports made of it.
 
     Loaded with all windows of the days and all periods that the reports touch. Reports are entered one by one in the
-    order they came, so the maxima do not depend on how a log happened to be cut into batches (L3).
+    order they came, so the maxima do not depend on how a log happened to be cut into batches (L3). A layout that lacks
+    a counter grows here; a store that keeps slots gives it whole.
     """
 
     schedules: Mapping[str, BillingSchedule]
@@ -74,6 +71,7 @@ class UsageBook:
     windows: dict[WindowKey, WindowCells] = field(default_factory=dict)
     periods: dict[PeriodKey, PeriodUsage] = field(default_factory=dict)
     known_contents: dict[ReportName, set[bytes]] = field(default_factory=dict)
+    layout: CounterLayout = field(default_factory=CounterLayout)
     changed_windows: set[WindowKey] = field(default_factory=set)
     changed_periods: set[PeriodKey] = field(default_factory=set)
     dated: DatedCounters = UNDATED
@@ -118,36 +116,58 @@ class UsageBook:
         refusal = self._refuse(report, now=now)
         if refusal is not None:
             return refusal
+        self.layout = self.layout.extended(report.counters)
+        layout, claimed = self.layout, report.counters.values()
+        slots, rank = layout.places(report.counters), rank_of(report.completeness, report.as_of)
         key = report.window_key
-        known = self.windows.get(key, WindowCells(report.window))
-        claim = claimed_cells(report)
-        changes = changes_by(claim, to=known.cells)
+        known = self.windows.get(key)
+        held = PackedCells(layout) if known is None else PackedCells.of(known.cells, layout)
+        cells, changes = held.joined(layout, slots, claimed, rank=rank)
         period_key = self.period_key(report)
-        usage = self.periods.get(period_key) or PeriodUsage(period=period_key.period, as_of=report.as_of, revision=0)
-        counted = (
-            self.dated.with_dated(changes, window_start=report.window.start, period=usage.period, known=usage.counters)
-            if self.dated
-            else changes
+        usage = self.periods.get(period_key)
+        moves = [*changes, *self._dated_moves(changes, report, usage)]
+        counters, largest = PackedCounters.of(usage.counters if usage else {}, self.layout).moved(
+            self.layout, moves, rank=rank, is_correction=report.correction is not None
         )
-        after = usage.entered(
-            counted,
-            as_of=report.as_of,
-            revision=self.revisions[report.organization_id] + 1,
-            is_correction=report.correction is not None,
-        )
-        refusal = _refuse_overflow(report, after, changes)
-        if refusal is not None:
-            return refusal
+        if largest > QUANTITY_MAX:
+            return _overflow(report, counters, changes)
         if changes:
-            is_all_new = len(changes) == len(claim) and claim.keys() >= known.cells.keys()
-            cells = claim if is_all_new else {**known.cells, **{counter: new for counter, (_, new) in changes.items()}}
-            self.windows[key] = WindowCells(known.window, cells)
+            self.windows[key] = WindowCells(known.window if known else report.window, cells)
             self.changed_windows.add(key)
             self._starts_by_day.setdefault(report.day_key, set()).add(key.start)
-        if changes or report.as_of > usage.as_of or period_key not in self.periods:
-            self.periods[period_key] = after
+        if changes or usage is None or report.as_of > usage.as_of:
+            revision = self.revisions[report.organization_id] + 1
+            corrected_revision = usage.corrected_revision if usage else None
+            self.periods[period_key] = PeriodUsage(
+                period=period_key.period,
+                as_of=max(usage.as_of, report.as_of) if usage else report.as_of,
+                revision=revision,
+                corrected_revision=revision if changes and report.correction else corrected_revision,
+                counters=counters,
+            )
             self.changed_periods.add(period_key)
-        return self._verdict(report, claim, known.cells, changes)
+        return self._verdict(report, is_known=not changes and held.holds(slots, claimed, rank=rank), changes=changes)
+
+    def dated_names(self, report: UsageReport) -> list[str]:
+        """Under which further names the report's counters are kept in its period (`DatedCounters`)."""
+        if not self.dated or report.window.start.year not in YEARS:
+            return []
+        period = self.period_key(report).period
+        return [name for counter in report.counters for name in self.dated.names(counter, period)]
+
+    def _dated_moves(
+        self, changes: Sequence[SlotChange], report: UsageReport, usage: PeriodUsage | None
+    ) -> Iterable[SlotChange]:
+        if not self.dated:
+            return ()
+        self.layout = self.layout.extended(self.dated_names(report))
+        return self.dated.moves(
+            changes,
+            layout=self.layout,
+            window_start=report.window.start,
+            period=self.period_key(report).period,
+            known=usage.counters if usage else {},
+        )
 
     def _refuse(self, report: UsageReport, *, now: datetime) -> Refusal | None:
         subject = report.organization_id
@@ -169,7 +189,7 @@ class UsageBook:
                 return Refusal("overlapping_window", detail, "window_end", subject)
         return None
 
-    def _verdict(self, report: UsageReport, claim: Cells, known: Cells, changes: Mapping[str, CellChange]) -> Verdict:
+    def _verdict(self, report: UsageReport, *, is_known: bool, changes: list[SlotChange]) -> Verdict:
         contents = self.known_contents.setdefault(report.name, set())
         is_conflict = bool(contents - {report.content_hash})
         contents.add(report.content_hash)
@@ -177,9 +197,7 @@ class UsageBook:
             return Verdict.CONFLICT
         if changes:
             return Verdict.APPLIED
-        if all(known.get(counter, NEVER_REPORTED) == cell for counter, cell in claim.items()):
-            return Verdict.NO_CHANGE
-        return Verdict.SUPERSEDED
+        return Verdict.NO_CHANGE if is_known else Verdict.SUPERSEDED
 
 
 def unknown_organization(organization_id: str) -> Refusal:
@@ -192,11 +210,9 @@ def unknown_organization(organization_id: str) -> Refusal:
     )
 
 
-def _refuse_overflow(report: UsageReport, after: PeriodUsage, changes: Iterable[str]) -> Refusal | None:
+def _overflow(report: UsageReport, after: PackedCounters, changes: list[SlotChange]) -> Refusal:
     """A period total beyond fifteen digits cannot be published or billed; a person must look at the claim."""
-    for counter in changes:
-        complete, partial, _ = after.counters[counter]
-        if complete + partial > QUANTITY_MAX:
-            detail = f"{counter}: the period's total would pass {QUANTITY_MAX}"
-            return Refusal("period_overflow", detail, f"counters__{counter}", report.organization_id)
-    return None
+    slot = next(each.slot for each in changes if after.complete[each.slot] + after.partial[each.slot] > QUANTITY_MAX)
+    counter = after.layout.names[slot]
+    detail = f"{counter}: the period's total would pass {QUANTITY_MAX}"
+    return Refusal("period_overflow", detail, f"counters__{counter}", report.organization_id)

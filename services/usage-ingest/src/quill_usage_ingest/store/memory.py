@@ -6,6 +6,7 @@ from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
+from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
@@ -28,7 +29,7 @@ class MemoryUsage:
     claims: dict[int, KeptClaim] = field(default_factory=dict)
     reports: list[tuple[KeptReport, ReportName, bytes]] = field(default_factory=list)
     products: dict[str, MeteredProduct] = field(default_factory=dict)
-    counters: set[str] = field(default_factory=set)
+    layout: CounterLayout = field(default_factory=CounterLayout)
     further_licenses: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @asynccontextmanager
@@ -103,12 +104,16 @@ class MemoryUsage:
         return known
 
     async def save_windows(self, windows: Mapping[WindowKey, WindowCells]) -> None:
-        new = {counter for held in windows.values() for counter in held.cells} - self.counters
-        free = self.counters_max - len(self.counters)
-        if len(new) > free:
-            raise TooManyCounters(sorted(new)[max(0, free)], self.counters_max)
-        self.counters |= new
+        await self.counter_layout({counter for held in windows.values() for counter in held.cells})
         self.held_windows |= windows
+
+    async def counter_layout(self, counters: Collection[str]) -> CounterLayout:
+        new = self.layout.missing(counters)
+        free = self.counters_max - len(self.layout)
+        if len(new) > free:
+            raise TooManyCounters(new[max(0, free)], self.counters_max)
+        self.layout = self.layout.extended(new)
+        return self.layout
 
     async def delete_windows(self, keys: Collection[WindowKey]) -> None:
         self.held_windows = {key: held for key, held in self.held_windows.items() if key not in set(keys)}

@@ -12,21 +12,24 @@ from quill_runtime.database import Transaction
 from sqlalchemy import Row, Select, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.organization import Organization, UsageStanding
+from quill_usage_ingest.domain.packed_cells import PackedCells
+from quill_usage_ingest.domain.packed_counters import PackedCounters
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageWindow, WindowKey
 from quill_usage_ingest.ports import ArrivedReport, KeptReport
 from quill_usage_ingest.store import statements
+from quill_usage_ingest.store.array_text import array_text
 from quill_usage_ingest.store.claims import PostgresClaims, claim_of
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.customer_json import facts_from_json, facts_to_json
 from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
 from quill_usage_ingest.store.metered_product_rows import metered_product_of, row_of_metered_product
 from quill_usage_ingest.store.months import of_months
-from quill_usage_ingest.store.packing import pack_cells, pack_counters, unpack_cells, unpack_counters
 from quill_usage_ingest.store.tables import metered_products, organizations, period_usage, usage_reports, usage_windows
 
 ROWS_MAX = 100_000
@@ -151,19 +154,16 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
     async def save_windows(self, windows: Mapping[WindowKey, WindowCells]) -> None:
         if not windows:
             return
-        await self._slots.ensure({counter for window in windows.values() for counter in window.cells})
         ordered = sorted(windows.items())
-        packed = [pack_cells(window.cells, self._slots.slot) for _, window in ordered]
-        firsts, lasts = _spans(quantities for quantities, _ in packed)
+        await self._have_slots(window.cells for _, window in ordered)
+        packed = [PackedCells.of(window.cells, self._slots.layout) for _, window in ordered]
         parameters = {
             "organization_ids": [key.organization_id for key, _ in ordered],
             "starts": [key.start for key, _ in ordered],
             "sources": [key.source for key, _ in ordered],
             "ends": [window.window.end for _, window in ordered],
-            "firsts": firsts,
-            "lasts": lasts,
-            "quantities": [quantity for quantities, _ in packed for quantity in quantities],
-            "ranks": [rank for _, ranks in packed for rank in ranks],
+            "quantities": [array_text(cells.quantities) for cells in packed],
+            "ranks": [array_text(cells.ranks) for cells in packed],
         }
         await self._connection.execute(statements.SAVE_WINDOWS, parameters)
 
@@ -177,12 +177,12 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
             await self._connection.execute(of_months(statements.DELETE_WINDOWS, parameters["starts"]), parameters)
 
     async def _windows(self, rows: Sequence[Row[Any]]) -> list[tuple[WindowKey, WindowCells]]:
-        names = await self._slots.names(max((len(row.ranks) for row in rows), default=0))
+        layout = await self._slots.reaching(max((len(row.ranks) for row in rows), default=0))
         return [
             (
                 WindowKey(row.organization_id, row.window_start, row.source),
                 WindowCells(
-                    UsageWindow(row.window_start, row.window_end), unpack_cells(row.quantities, row.ranks, names)
+                    UsageWindow(row.window_start, row.window_end), PackedCells(layout, row.quantities, row.ranks)
                 ),
             )
             for row in rows
@@ -217,10 +217,9 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
     async def save_periods(self, periods: Mapping[PeriodKey, PeriodUsage]) -> None:
         if not periods:
             return
-        await self._slots.ensure({counter for usage in periods.values() for counter in usage.counters})
         ordered = sorted(periods.items(), key=lambda item: (item[0].organization_id, item[0].period.start))
-        packed = [pack_counters(usage.counters, self._slots.slot) for _, usage in ordered]
-        firsts, lasts = _spans(complete for complete, _, _ in packed)
+        await self._have_slots(usage.counters for _, usage in ordered)
+        packed = [PackedCounters.of(usage.counters, self._slots.layout) for _, usage in ordered]
         parameters = {
             "organization_ids": [key.organization_id for key, _ in ordered],
             "starts": [key.period.start for key, _ in ordered],
@@ -228,11 +227,9 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
             "as_ofs": [usage.as_of for _, usage in ordered],
             "revisions": [usage.revision for _, usage in ordered],
             "corrected_revisions": [usage.corrected_revision for _, usage in ordered],
-            "firsts": firsts,
-            "lasts": lasts,
-            "complete": [number for complete, _, _ in packed for number in complete],
-            "partial": [number for _, partial, _ in packed for number in partial],
-            "maximum": [number for _, _, maximum in packed for number in maximum],
+            "complete": [array_text(counters.complete) for counters in packed],
+            "partial": [array_text(counters.partial) for counters in packed],
+            "maximum": [array_text(counters.maximum) for counters in packed],
         }
         await self._connection.execute(statements.SAVE_PERIODS, parameters)
 
@@ -257,7 +254,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
         return len(leaving)
 
     async def _period_usages(self, rows: Sequence[Row[Any]]) -> list[tuple[PeriodKey, PeriodUsage]]:
-        names = await self._slots.names(max((len(row.maximum) for row in rows), default=0))
+        layout = await self._slots.reaching(max((len(row.maximum) for row in rows), default=0))
         return [
             (
                 PeriodKey(row.organization_id, BillingPeriod(row.period_start, row.period_end)),
@@ -266,11 +263,22 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
                     as_of=row.as_of,
                     revision=row.revision,
                     corrected_revision=row.corrected_revision,
-                    counters=unpack_counters(row.complete, row.partial, row.maximum, names),
+                    counters=PackedCounters(layout, row.complete, row.partial, row.maximum),
                 ),
             )
             for row in rows
         ]
+
+    # -- counters ----------------------------------------------------------------------------------------------------
+
+    async def counter_layout(self, counters: Collection[str]) -> CounterLayout:
+        return await self._slots.ensure(counters)
+
+    async def _have_slots(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Rows packed in this transaction have their slots; rows put together otherwise may name new counters."""
+        await self._slots.ensure(
+            {counter for row in rows if not isinstance(row, PackedCells | PackedCounters) for counter in row}
+        )
 
     # -- reports ---------------------------------------------------------------------------------------------------
 
@@ -374,16 +382,6 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
             {"limit": limit},
         )
         return [row.subject for row in rows]
-
-
-def _spans(arrays: Iterable[Sequence[int]]) -> tuple[list[int], list[int]]:
-    """Where each array stands in their concatenation, counted from 1, both ends inclusive, as Postgres slices."""
-    firsts, lasts, end = [], [], 0
-    for array in arrays:
-        firsts.append(end + 1)
-        end += len(array)
-        lasts.append(end)
-    return firsts, lasts
 
 
 @functools.lru_cache(maxsize=4_096)

@@ -3,16 +3,17 @@
 import hashlib
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from itertools import accumulate
 from typing import Any, Final
 
 from quill_runtime.database import Transaction
 from sqlalchemy import Row, TextClause, text
 
+from quill_usage_ingest.domain.packed_cells import PackedCells
 from quill_usage_ingest.domain.team_cells import TeamKey, TeamRows
-from quill_usage_ingest.domain.usage_cells import Cell, Cells, WindowCells
+from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageWindow, WindowKey
 from quill_usage_ingest.domain.usage_series import TeamAmount
+from quill_usage_ingest.store.array_text import array_text
 from quill_usage_ingest.store.counter_slots import SLOTS_MAX, CounterSlots
 from quill_usage_ingest.store.months import of_months
 
@@ -40,11 +41,11 @@ _SAVE_ROWS: Final[TextClause] = text(
     """
     insert into team_windows (organization_id, window_start, source, team_id, window_end, quantities, ranks)
     select k.organization_id, k.window_start, k.source, k.team_id, k.window_end,
-           (cast(:quantities as bigint[]))[k.first : k.last], (cast(:ranks as bigint[]))[k.first : k.last]
+           cast(k.quantities as bigint[]), cast(k.ranks as bigint[])
     from unnest(
         cast(:organization_ids as text[]), cast(:starts as timestamptz[]), cast(:sources as text[]),
-        cast(:team_ids as text[]), cast(:ends as timestamptz[]), cast(:firsts as int[]), cast(:lasts as int[])
-    ) as k(organization_id, window_start, source, team_id, window_end, first, last)
+        cast(:team_ids as text[]), cast(:ends as timestamptz[]), cast(:quantities as text[]), cast(:ranks as text[])
+    ) as k(organization_id, window_start, source, team_id, window_end, quantities, ranks)
     on conflict (organization_id, window_start, source, team_id)
     do update set quantities = excluded.quantities, ranks = excluded.ranks
     """
@@ -130,8 +131,7 @@ class PostgresTeams:
         if not rows:
             return
         ordered = sorted(rows.items())
-        packed = [self._pack(row.cells) for _, row in ordered]
-        lasts = list(accumulate(len(quantities) for quantities, _ in packed))
+        packed = [PackedCells.of(row.cells, self._slots.layout) for _, row in ordered]
         await self._connection.execute(
             _SAVE_ROWS,
             {
@@ -140,10 +140,8 @@ class PostgresTeams:
                 "sources": [key.source for key, _ in ordered],
                 "team_ids": [key.team_id for key, _ in ordered],
                 "ends": [row.window.end for _, row in ordered],
-                "firsts": [1, *(last + 1 for last in lasts[:-1])],
-                "lasts": lasts,
-                "quantities": [quantity for quantities, _ in packed for quantity in quantities],
-                "ranks": [rank for _, ranks in packed for rank in ranks],
+                "quantities": [array_text(cells.quantities) for cells in packed],
+                "ranks": [array_text(cells.ranks) for cells in packed],
             },
         )
 
@@ -169,7 +167,7 @@ class PostgresTeams:
         team_ids: Collection[str] | None,
         limit: int,
     ) -> list[TeamAmount]:
-        names = await self._slots.names(SLOTS_MAX)
+        names = (await self._slots.reaching(SLOTS_MAX)).names
         slots = [slot for slot, name in enumerate(names) if name in counters]
         rows = await self._connection.execute(
             _AMOUNTS,
@@ -195,24 +193,11 @@ class PostgresTeams:
         )
         return sorted(row.team_id for row in rows)
 
-    def _pack(self, cells: Cells) -> tuple[list[int], list[int]]:
-        placed = {self._slots.slot(counter): cell for counter, cell in cells.items()}
-        length = max(placed, default=-1) + 1
-        quantities, ranks = [0] * length, [0] * length
-        for slot, cell in placed.items():
-            ranks[slot], quantities[slot] = cell
-        return quantities, ranks
-
     async def _team_rows(self, rows: Sequence[Row[Any]]) -> TeamRows:
-        names = await self._slots.names(max((len(row.ranks) for row in rows), default=0))
+        layout = await self._slots.reaching(max((len(row.ranks) for row in rows), default=0))
         return {
             TeamKey(row.organization_id, row.window_start, row.source, row.team_id): WindowCells(
-                UsageWindow(row.window_start, row.window_end),
-                {
-                    names[slot]: Cell(rank, quantity)
-                    for slot, (rank, quantity) in enumerate(zip(row.ranks, row.quantities, strict=True))
-                    if rank
-                },
+                UsageWindow(row.window_start, row.window_end), PackedCells(layout, row.quantities, row.ranks)
             )
             for row in rows
         }

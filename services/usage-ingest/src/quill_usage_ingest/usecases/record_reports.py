@@ -39,15 +39,22 @@ async def record_reports(
 async def _load_book(
     arrived: Sequence[ArrivedReport], standings: Mapping[str, UsageStanding], tx: UsageTransaction
 ) -> UsageBook:
-    reports = [item.report for item in arrived]
+    """Load what the reports touch. One whose content is kept already changes nothing, so nothing is read for it."""
+    known = await tx.known_contents({item.report.name for item in arrived})
+    reports = [item.report for item in arrived if item.report.content_hash not in known.get(item.report.name, ())]
+    dated = MeterMap.of(await tx.metered_products()).dated
     book = UsageBook(
-        schedules={organization_id: known.schedule for organization_id, known in standings.items()},
-        revisions={organization_id: known.usage_revision for organization_id, known in standings.items()},
-        dated=MeterMap.of(await tx.metered_products()).dated,
-        known_contents=await tx.known_contents({report.name for report in reports}),
+        schedules={organization_id: standing.schedule for organization_id, standing in standings.items()},
+        revisions={organization_id: standing.usage_revision for organization_id, standing in standings.items()},
+        known_contents=known,
+        dated=dated,
     )
-    book.know_windows(await tx.windows_of_days({report.day_key for report in reports}))
-    book.periods |= await tx.periods({book.period_key(r) for r in reports if r.window.start.year in YEARS})
+    book.layout = await tx.counter_layout(
+        set().union(*(report.counters for report in reports), *(book.dated_names(report) for report in reports))
+    )
+    if reports:
+        book.know_windows(await tx.windows_of_days({report.day_key for report in reports}))
+        book.periods |= await tx.periods({book.period_key(r) for r in reports if r.window.start.year in YEARS})
     return book
 
 
