@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
 from quill_usage_ingest.domain.completeness import Completeness
@@ -128,6 +128,7 @@ class Story:
     arriving=st.lists(reports, min_size=1, max_size=5),
     doings=st.lists(st.one_of(voids, replacements, reversions, later_reports), max_size=6),
 )
+@example(arriving=[arrived(1, 0, 1, "recordings"), arrived(1, 1, 0, "recordings")], doings=[("void", {0, 1})])
 def test_after_any_corrections_and_reversions_the_number_is_what_the_counting_reports_say(arriving, doings):
     async def play():
         story = Story()

@@ -1,6 +1,6 @@
 """Where each counter stands in packed rows: append-only, so a place once given is never another one's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Self
 
 SHAPES_REMEMBERED: Final = 1_000
@@ -24,10 +24,14 @@ class CounterLayout:
         """Those that have no slot, each once, in order of their names."""
         return sorted({counter for counter in counters if counter not in self.slots})
 
-    def extended(self, counters: Iterable[str]) -> Self:
+    def extended(self, counters: Collection[str]) -> Self:
         """With slots for these counters too, behind all others."""
-        missing = self.missing(counters)
+        missing = self.missing(counters) if counters else []
         return type(self)((*self.names, *missing)) if missing else self
+
+    def continues(self, other: "CounterLayout") -> bool:
+        """Whether every slot of the other layout is the same counter's here, so that its rows can be read as ours."""
+        return self is other or self.names[: len(other)] == other.names
 
     def places(self, counters: Iterable[str]) -> tuple[int, ...]:
         """The slots of these counters, in the order given.

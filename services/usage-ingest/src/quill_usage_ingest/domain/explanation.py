@@ -223,22 +223,15 @@ def _timeline(counter: str, claiming: Iterable[Evidence]) -> Iterable[Step]:
     moves = [move for held in claiming for move in _moves(held)]
     # At one instant arrivals come first, in the order they were kept; then what people did.
     moves.sort(key=lambda move: (move.at, move.correction is not None, move.step_key, move.evidence.kept_id))
-    counted: dict[tuple[datetime, str], dict[int, Cell]] = {}
+    counted: _Counted = {}
     usage = NOTHING_USED
-    for (at, _, _), grouped in groupby(moves, key=lambda move: move.step_key):
+    for _, grouped in groupby(moves, key=lambda move: move.step_key):
         group = list(grouped)
-        before = usage
-        has_moved = False
-        for move in group:
-            after = _moved(usage, move, counter, counted)
-            has_moved = has_moved or after[:2] != usage[:2] or move.kind is StepKind.REPLACED
-            usage = after
-        first = group[0]
+        first, before = group[0], usage
         is_correction = first.correction is not None or first.evidence.report.correction is not None
-        if is_correction and has_moved:
-            usage = usage.corrected()
+        usage = _stepped(usage, group, counter, counted, is_correction=is_correction)
         yield Step(
-            at=at,
+            at=first.at,
             kind=first.kind,
             kept_ids=tuple(sorted({move.evidence.kept_id for move in group})),
             sources=tuple(sorted({move.evidence.report.source for move in group})),
@@ -248,21 +241,34 @@ def _timeline(counter: str, claiming: Iterable[Evidence]) -> Iterable[Step]:
         )
 
 
-def _moved(
-    usage: CounterUsage, move: _Move, counter: str, counted: dict[tuple[datetime, str], dict[int, Cell]]
+_Counted = dict[tuple[datetime, str], dict[int, Cell]]
+"""What counts in each cell, by kept id."""
+
+
+def _stepped(
+    usage: CounterUsage, group: Iterable[_Move], counter: str, counted: _Counted, *, is_correction: bool
 ) -> CounterUsage:
-    report = move.evidence.report
-    claims = counted.setdefault((report.window.start, report.source), {})
-    old = max(claims.values(), default=NEVER_REPORTED)
-    if move.counts:
-        claims[move.evidence.kept_id] = _cell_of(report, counter)
-    else:
-        claims.pop(move.evidence.kept_id, None)
-    new = max(claims.values(), default=NEVER_REPORTED)
-    if old == new:
-        return usage
-    moved = _with(_with(usage, old, sign=-1), new, sign=1)
-    return moved._replace(maximum=max(usage.maximum, moved.to_date))
+    """After one step as a whole: what it passed through on the way was never published (L3).
+
+    A correction brings the maximum down wherever it changed a cell, also when the total stayed what it was.
+    """
+    held: dict[tuple[datetime, str], Cell] = {}
+    for move in group:
+        report = move.evidence.report
+        key = (report.window.start, report.source)
+        claims = counted.setdefault(key, {})
+        held.setdefault(key, max(claims.values(), default=NEVER_REPORTED))
+        if move.counts:
+            claims[move.evidence.kept_id] = _cell_of(report, counter)
+        else:
+            claims.pop(move.evidence.kept_id, None)
+    holds = {key: max(counted[key].values(), default=NEVER_REPORTED) for key in held}
+    changed = [key for key in held if held[key] != holds[key]]
+    for key in changed:
+        usage = _with(_with(usage, held[key], sign=-1), holds[key], sign=1)
+    if is_correction and changed:
+        return usage.corrected()
+    return usage._replace(maximum=max(usage.maximum, usage.to_date))
 
 
 def _with(usage: CounterUsage, cell: Cell, *, sign: int) -> CounterUsage:

@@ -5,19 +5,14 @@ objects are made only when somebody looks: to every reader this is a mapping of 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Self
+from typing import Self
 
 from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.usage_cells import Cell, Cells
 
-
-class SlotChange(NamedTuple):
-    """What one claim did to one cell: who held it before, and the quantity claimed."""
-
-    slot: int
-    rank_before: int
-    quantity_before: int
-    quantity: int
+SlotChange = tuple[int, int, int, int]
+"""What one claim did to one cell: its slot, rank and quantity before, and the quantity claimed. A plain tuple:
+one is made per counter and report."""
 
 
 class PackedCells(Mapping[str, Cell]):
@@ -33,7 +28,7 @@ class PackedCells(Mapping[str, Cell]):
     @classmethod
     def of(cls, cells: Cells, layout: CounterLayout) -> Self:
         """The same cells packed; the layout has a slot for each of them."""
-        if isinstance(cells, cls):
+        if isinstance(cells, cls) and layout.continues(cells.layout):
             return cells
         length = max(map(layout.slots.__getitem__, cells), default=-1) + 1
         quantities, ranks = [0] * length, [0] * length
@@ -73,21 +68,20 @@ class PackedCells(Mapping[str, Cell]):
         """
         held_ranks, held_quantities = self.ranks, self.quantities
         length = len(held_ranks)
-        won = []
+        won: list[SlotChange] = []
         for slot, quantity in zip(slots, claimed, strict=True):
             if slot >= length:
-                won.append(SlotChange(slot, 0, 0, quantity))
+                won.append((slot, 0, 0, quantity))
             else:
                 before = held_ranks[slot]
                 if rank > before or (rank == before and quantity > held_quantities[slot]):
-                    won.append(SlotChange(slot, before, held_quantities[slot], quantity))
+                    won.append((slot, before, held_quantities[slot], quantity))
         if not won:
             return self, won
         padding = [0] * (max(slots) + 1 - length)
         ranks, quantities = [*held_ranks, *padding], [*held_quantities, *padding]
-        for change in won:
-            slot = change[0]
-            ranks[slot], quantities[slot] = rank, change[3]
+        for slot, _, _, quantity in won:
+            ranks[slot], quantities[slot] = rank, quantity
         return PackedCells(layout, quantities, ranks), won
 
     def holds(self, slots: Sequence[int], claimed: Iterable[int], *, rank: int) -> bool:

@@ -32,7 +32,7 @@ class PackedCounters(Mapping[str, CounterUsage]):
     @classmethod
     def of(cls, counters: Mapping[str, CounterUsage], layout: CounterLayout) -> Self:
         """The same usage packed; the layout has a slot for each counter."""
-        if isinstance(counters, cls):
+        if isinstance(counters, cls) and layout.continues(counters.layout):
             return counters
         length = max(map(layout.slots.__getitem__, counters), default=-1) + 1
         complete, partial, maximum = [0] * length, [0] * length, [NEVER_REPORTED_MAXIMUM] * length

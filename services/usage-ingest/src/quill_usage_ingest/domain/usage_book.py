@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from quill_pricing.period import BillingPeriod, BillingSchedule
@@ -21,6 +22,13 @@ CLOCK_TOLERANCE: Final = timedelta(days=2)
 and windows of the next century would push today's period out of the snapshot."""
 YEARS: Final = range(1971, 9000)
 """Windows outside cannot be placed in a billing period; no honest report has one."""
+PERIODS_REMEMBERED: Final = 16_384
+
+
+@lru_cache(maxsize=PERIODS_REMEMBERED)
+def _period_containing(schedule: BillingSchedule, instant: datetime) -> BillingPeriod:
+    """Most customers share a schedule, and a day's reports an instant; the calendar is half of what entering costs."""
+    return schedule.period_containing(instant)
 
 
 class Verdict(StrEnum):
@@ -76,7 +84,6 @@ class UsageBook:
     changed_periods: set[PeriodKey] = field(default_factory=set)
     dated: DatedCounters = UNDATED
     _starts_by_day: dict[DayKey, set[datetime]] = field(default_factory=dict)
-    _period_keys: dict[tuple[str, datetime], PeriodKey] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.know_windows(self.windows)
@@ -96,13 +103,8 @@ class UsageBook:
 
     def period_key(self, report: UsageReport) -> PeriodKey:
         """The billing period that a report of a known organization counts towards: where its window starts (L2)."""
-        asked = (report.organization_id, report.window.start)
-        key = self._period_keys.get(asked)
-        if key is None:
-            schedule = self.schedules[report.organization_id]
-            key = PeriodKey(report.organization_id, schedule.period_containing(report.window.start))
-            self._period_keys[asked] = key
-        return key
+        organization_id = report.organization_id
+        return PeriodKey(organization_id, _period_containing(self.schedules[organization_id], report.window.start))
 
     def enter(self, report: UsageReport, *, now: datetime) -> Verdict | Refusal:
         """Merge a report by rank and bring its period up to date.
@@ -116,18 +118,17 @@ class UsageBook:
         refusal = self._refuse(report, now=now)
         if refusal is not None:
             return refusal
-        self.layout = self.layout.extended(report.counters)
+        key, period_key = report.window_key, self.period_key(report)
+        known, usage = self.windows.get(key), self.periods.get(period_key)
+        self._take_up(known.cells if known else {}, usage.counters if usage else {}, report.counters)
+        self.layout = self.layout.extended(self.dated_names(report))
         layout, claimed = self.layout, report.counters.values()
         slots, rank = layout.places(report.counters), rank_of(report.completeness, report.as_of)
-        key = report.window_key
-        known = self.windows.get(key)
-        held = PackedCells(layout) if known is None else PackedCells.of(known.cells, layout)
+        held = PackedCells.of(known.cells if known else {}, layout)
         cells, changes = held.joined(layout, slots, claimed, rank=rank)
-        period_key = self.period_key(report)
-        usage = self.periods.get(period_key)
         moves = [*changes, *self._dated_moves(changes, report, usage)]
-        counters, largest = PackedCounters.of(usage.counters if usage else {}, self.layout).moved(
-            self.layout, moves, rank=rank, is_correction=report.correction is not None
+        counters, largest = PackedCounters.of(usage.counters if usage else {}, layout).moved(
+            layout, moves, rank=rank, is_correction=report.correction is not None
         )
         if largest > QUANTITY_MAX:
             return _overflow(report, counters, changes)
@@ -160,7 +161,6 @@ class UsageBook:
     ) -> Iterable[SlotChange]:
         if not self.dated:
             return ()
-        self.layout = self.layout.extended(self.dated_names(report))
         return self.dated.moves(
             changes,
             layout=self.layout,
@@ -168,6 +168,18 @@ class UsageBook:
             period=self.period_key(report).period,
             known=usage.counters if usage else {},
         )
+
+    def _take_up(self, *rows: Mapping[str, object]) -> None:
+        """See to it that every counter of these rows has a slot, and keep the slots that stored rows were packed by."""
+        for row in rows:
+            if isinstance(row, PackedCells | PackedCounters):
+                if self.layout.continues(row.layout):
+                    continue
+                if row.layout.continues(self.layout):
+                    self.layout = row.layout
+                    continue
+            if not row.keys() <= self.layout.slots.keys():
+                self.layout = self.layout.extended(row)
 
     def _refuse(self, report: UsageReport, *, now: datetime) -> Refusal | None:
         subject = report.organization_id
@@ -212,7 +224,7 @@ def unknown_organization(organization_id: str) -> Refusal:
 
 def _overflow(report: UsageReport, after: PackedCounters, changes: list[SlotChange]) -> Refusal:
     """A period total beyond fifteen digits cannot be published or billed; a person must look at the claim."""
-    slot = next(each.slot for each in changes if after.complete[each.slot] + after.partial[each.slot] > QUANTITY_MAX)
+    slot = next(slot for slot, *_ in changes if after.complete[slot] + after.partial[slot] > QUANTITY_MAX)
     counter = after.layout.names[slot]
     detail = f"{counter}: the period's total would pass {QUANTITY_MAX}"
     return Refusal("period_overflow", detail, f"counters__{counter}", report.organization_id)

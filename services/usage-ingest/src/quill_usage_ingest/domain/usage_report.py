@@ -1,8 +1,9 @@
 """A usage report: one source's claim of absolute counts for one organization and window."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from quill_usage_ingest.domain.completeness import Completeness
@@ -11,6 +12,7 @@ from quill_usage_ingest.domain.usage_month import month_of
 QUANTITY_MAX: Final = 10**15 - 1
 """Fifteen digits: the most one cell or one period of a counter may hold, in the counter's own unit."""
 DAY: Final = timedelta(days=1)
+WINDOWS_REMEMBERED: Final = 4_096
 
 
 class InvalidWindow(ValueError):
@@ -23,6 +25,8 @@ class UsageWindow:
 
     start: datetime
     end: datetime
+    day: datetime = field(init=False, compare=False, repr=False)
+    """Midnight at which the window's UTC day begins."""
 
     def __post_init__(self) -> None:
         """Refuse anything that is not inside one UTC day.
@@ -32,16 +36,26 @@ class UsageWindow:
         """
         if self.start.utcoffset() != timedelta(0) or self.end.utcoffset() != timedelta(0):
             raise InvalidWindow("a window's ends must be instants in UTC (L21)")
+        start = self.start
+        object.__setattr__(self, "day", datetime(start.year, start.month, start.day, tzinfo=UTC))
         if not self.start < self.end <= self.day + DAY:
             raise InvalidWindow("a window must end after its start and within the same UTC day (L1)")
 
-    @property
-    def day(self) -> datetime:
-        """Midnight at which the window's UTC day begins."""
-        return datetime(self.start.year, self.start.month, self.start.day, tzinfo=UTC)
-
     def overlaps(self, other: "UsageWindow") -> bool:
         return self.start < other.end and other.start < self.end
+
+
+def window_of(start: datetime, end: datetime) -> UsageWindow:
+    """The window between two instants, remembered: reports of a day share theirs.
+
+    Raises:
+        InvalidWindow: see `UsageWindow`.
+    """
+    # Equal instants of two zones are one key to a cache, and only one of them is UTC.
+    return _remembered(start, end) if start.tzinfo is UTC and end.tzinfo is UTC else UsageWindow(start, end)
+
+
+_remembered: Final = lru_cache(maxsize=WINDOWS_REMEMBERED)(UsageWindow)
 
 
 class WindowKey(NamedTuple):

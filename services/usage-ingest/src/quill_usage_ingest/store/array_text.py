@@ -9,4 +9,7 @@ from collections.abc import Sequence
 
 def array_text(numbers: Sequence[int]) -> str:
     """``[1, 2]`` as ``{1,2}``, to be cast to ``bigint[]``."""
+    first = numbers[0] if numbers else 0
+    if numbers.count(first) == len(numbers):  # as ranks are, when one report holds all cells
+        return "{" + ",".join([str(first)] * len(numbers)) + "}"
     return "{" + ",".join(map(str, numbers)) + "}"

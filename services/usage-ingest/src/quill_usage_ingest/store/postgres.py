@@ -20,7 +20,7 @@ from quill_usage_ingest.domain.packed_counters import PackedCounters
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.domain.usage_cells import WindowCells
-from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageWindow, WindowKey
+from quill_usage_ingest.domain.usage_report import DayKey, ReportName, WindowKey, window_of
 from quill_usage_ingest.ports import ArrivedReport, KeptReport
 from quill_usage_ingest.store import statements
 from quill_usage_ingest.store.array_text import array_text
@@ -182,7 +182,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
             (
                 WindowKey(row.organization_id, row.window_start, row.source),
                 WindowCells(
-                    UsageWindow(row.window_start, row.window_end), PackedCells(layout, row.quantities, row.ranks)
+                    window_of(row.window_start, row.window_end), PackedCells(layout, row.quantities, row.ranks)
                 ),
             )
             for row in rows
@@ -257,9 +257,9 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
         layout = await self._slots.reaching(max((len(row.maximum) for row in rows), default=0))
         return [
             (
-                PeriodKey(row.organization_id, BillingPeriod(row.period_start, row.period_end)),
+                PeriodKey(row.organization_id, _period(row.period_start, row.period_end)),
                 PeriodUsage(
-                    period=BillingPeriod(row.period_start, row.period_end),
+                    period=_period(row.period_start, row.period_end),
                     as_of=row.as_of,
                     revision=row.revision,
                     corrected_revision=row.corrected_revision,
@@ -382,6 +382,11 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
             {"limit": limit},
         )
         return [row.subject for row in rows]
+
+
+@functools.lru_cache(maxsize=4_096)
+def _period(start: datetime, end: datetime) -> BillingPeriod:
+    return BillingPeriod(start, end)
 
 
 @functools.lru_cache(maxsize=4_096)

@@ -21,6 +21,8 @@ from quill_usage_ingest.wire.snapshots import PackedPeriod, encode_snapshot
 
 DUE_BATCH: Final = 200
 """Organizations published under one set of locks."""
+CONFIRMED_MAX: Final = 200_000
+"""Organizations whose newest confirmed revision is remembered; forgetting costs one needless message each."""
 
 
 class SnapshotPublication:
@@ -30,18 +32,22 @@ class SnapshotPublication:
         self._database = database
         self._publisher = publisher
         self._slots = slots
+        self._confirmed: dict[str, int] = {}
 
     async def publish_current(self, organization_ids: Collection[str]) -> int:
-        """Send the present state of these organizations, changed or not; returns how many have one.
+        """Send the present state of these organizations, changed or not; returns how many were sent.
 
-        Called again after a crash between commit and publishing, it sends what was missed.
+        Called again after a crash between commit and publishing, it sends what was missed. A revision that Kafka has
+        confirmed to this very process is not sent twice: re-sent reports change nothing, and there are many of them.
 
         Raises:
             PublishFailed: Kafka did not confirm; call again.
         """
         async with self._database.begin() as transaction:
             usage = PostgresUsage(transaction, self._slots)
-            return await self._send(usage, await usage.share_lock_revisions(organization_ids))
+            revisions = await usage.share_lock_revisions(organization_ids)
+            news = {key: revision for key, revision in revisions.items() if self._confirmed.get(key) != revision}
+            return await self._send(usage, news)
 
     async def publish_due(self) -> int:
         """Send the organizations whose new revision nobody else has promised to send, and remember that it was done.
@@ -85,4 +91,7 @@ class SnapshotPublication:
                 for organization_id, revision in revisions.items()
             ]
         )
+        if len(self._confirmed) > CONFIRMED_MAX:
+            self._confirmed.clear()
+        self._confirmed |= revisions
         return len(revisions)

@@ -10,7 +10,7 @@ from quill_contracts.identifiers import QUANTITY_MAX
 from quill_contracts.usage import UsageReport as WireUsageReport
 
 from quill_usage_ingest.domain.completeness import Completeness
-from quill_usage_ingest.domain.usage_report import Correction, InvalidWindow, UsageReport, UsageWindow
+from quill_usage_ingest.domain.usage_report import Correction, InvalidWindow, UsageReport, window_of
 
 _UTC: Final = timedelta(0)
 
@@ -75,7 +75,7 @@ def from_wire_usage_report(value: bytes) -> UsageReport:
         report_id=wire.report_id,
         organization_id=wire.organization_id,
         source=wire.source,
-        window=UsageWindow(wire.window_start, wire.window_end),
+        window=window_of(wire.window_start, wire.window_end),
         completeness=Completeness(wire.completeness),
         as_of=wire.as_of,
         counters=wire.counters,
@@ -89,7 +89,7 @@ def _decoded(value: bytes) -> _Report:
         if not value.isascii():
             value.decode()
         wire = _report_decoder.decode(value)
-        UsageWindow(wire.window_start, wire.window_end)
+        window_of(wire.window_start, wire.window_end)
     except (msgspec.MsgspecError, UnicodeDecodeError, InvalidWindow, RecursionError):
         return _by_contract(value)
     return wire if wire.as_of.utcoffset() == _UTC else _by_contract(value)
