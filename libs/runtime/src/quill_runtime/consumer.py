@@ -181,22 +181,30 @@ class Consumer(Generic[M]):
             records = self._ours_to_do(cast("tuple[ConsumerRecord, ...]", message.raw_message))
             if not records:
                 return
-            started = time.monotonic()
-            try:
-                await self._apply_and_settle(records)
-            except Fenced as fenced:
-                log.info("consumer.fenced", consumer=self.name, reason=str(fenced))
-                self._seek_back(records)
-                return
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever is away comes back; nothing is skipped meanwhile
-                await self._rewind(records, error)
-                return
-            self._failures = 0
-            BATCH_SECONDS.labels(self.consumption.topic).observe(time.monotonic() - started)
+            lanes: dict[int, list[Record]] = {}
+            for record in records:
+                lanes.setdefault(record.partition % self.consumption.lanes, []).append(record)
+            if all(await asyncio.gather(*(self._drive(lane) for lane in lanes.values()))):
+                self._failures = 0
             for partition, lag in self.lag().items():
                 CONSUMER_LAG.labels(partition.topic, partition.number).set(lag)
+
+    async def _drive(self, records: Sequence[Record]) -> bool:
+        """One lane's part of a batch; False when it is to be handed out again."""
+        started = time.monotonic()
+        try:
+            await self._apply_and_settle(records)
+        except Fenced as fenced:
+            log.info("consumer.fenced", consumer=self.name, reason=str(fenced))
+            self._seek_back(records)
+            return False
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is away comes back; nothing is skipped meanwhile
+            await self._rewind(records, error)
+            return False
+        BATCH_SECONDS.labels(self.consumption.topic).observe(time.monotonic() - started)
+        return True
 
     def _ours_to_do(self, raw_records: Sequence[ConsumerRecord]) -> list[Record]:
         """Without what a fetch begun before the seek hands out too early or again.
@@ -280,6 +288,9 @@ class Consumer(Generic[M]):
         applied: dict[Partition, int],
         now: datetime,
     ) -> FollowUp | None:
+        # Another lane may be writing the positions of its own partitions.
+        is_alone = self.consumption.lanes == 1
+        settled = {part: offset for part, offset in self._settled_pending.items() if is_alone or part in applied}
         async with self._database.begin() as transaction:
             follow_up = None
             await self._check_owned(transaction, decoded)
@@ -292,13 +303,13 @@ class Consumer(Generic[M]):
                 await dead_letters.park(
                     transaction, outbox=self._outbox, group=self.group, record=record, rejected=rejected, now=now
                 )
-            await positions.advance(
-                transaction, group=self.group, owned=self._owned, applied=applied, settled=self._settled_pending
-            )
+            await positions.advance(transaction, group=self.group, owned=self._owned, applied=applied, settled=settled)
         for partition, offset in applied.items():
             if (ownership := self._owned.get(partition)) is not None:
                 ownership.applied_offset = max(ownership.applied_offset, offset)
-        self._settled_pending.clear()
+        for partition, offset in settled.items():
+            if self._settled_pending.get(partition) == offset:
+                del self._settled_pending[partition]
         CONSUMED.labels(self.consumption.topic, "applied").inc(len(decoded))
         CONSUMED.labels(self.consumption.topic, "parked").inc(len(refused))
         return follow_up

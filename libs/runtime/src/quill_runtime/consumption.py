@@ -67,6 +67,9 @@ class Consumption(Generic[M]):
     ``decode`` turns a value into a message and raises `Rejected`, ``ValueError`` or pydantic's ``ValidationError`` when
     it cannot. ``apply`` works inside the transaction it is given and may return a `FollowUp`; it may see a record again
     after a crash and must then have the same effect. ``apply`` raises `Rejected` for a record at fault.
+
+    ``lanes`` part a batch by partition; each lane is a transaction of its own, and while one waits for the database
+    another computes. Only for topics whose key orders all that ``apply`` locks, else lanes wait for each other.
     """
 
     topic: str
@@ -75,6 +78,7 @@ class Consumption(Generic[M]):
     apply: Callable[[Transaction, Sequence[Received[M]], datetime], Awaitable[FollowUp | None]]
     max_records: int = 500
     max_wait_ms: int = 20
+    lanes: int = 1
 
 
 def rejection_of(error: Exception) -> Rejected:

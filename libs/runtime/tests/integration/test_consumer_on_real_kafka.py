@@ -26,6 +26,9 @@ from sqlalchemy import text
 pytestmark = pytest.mark.integration
 
 
+in_one_lane_and_in_two = pytest.mark.parametrize("lanes", [1, 2])
+
+
 def decode(record: Record) -> dict[str, Any]:
     value = orjson.loads(record.value or b"")
     if not isinstance(value, dict):
@@ -43,6 +46,7 @@ class Effects:
     followed_up: list[int] = field(default_factory=list)
     batches: list[list[tuple[int, int]]] = field(default_factory=list)
     before_commit: Callable[[Transaction], Awaitable[None]] | None = None
+    lanes: int = 1
 
     async def create(self) -> None:
         async with self.database.begin() as transaction:
@@ -97,7 +101,14 @@ async def effects(database: Database) -> Effects:
 
 def consumer_of(effects: Effects, topic: str, bootstrap_servers: str, *, max_records: int = 500) -> Consumer[Any]:
     return Consumer(
-        Consumption(topic=topic, group="test", decode=decode, apply=effects.apply, max_records=max_records),
+        Consumption(
+            topic=topic,
+            group="test",
+            decode=decode,
+            apply=effects.apply,
+            max_records=max_records,
+            lanes=effects.lanes,
+        ),
         bootstrap_servers=bootstrap_servers,
         database=effects.database,
         outbox=Outbox(),
@@ -198,14 +209,40 @@ async def test_a_trace_goes_on_through_outbox_and_kafka_into_the_readers_work(ka
     assert seen == [span.get_span_context().trace_id, direct.get_span_context().trace_id]
 
 
-async def test_a_failure_before_the_commit_of_a_batch_over_two_partitions_loses_neither(kafka, effects):
+async def test_lanes_work_at_once_and_each_partition_stays_in_order(kafka, effects):
+    topic = kafka.fresh_topic(partitions=4)
+    effects.lanes = 2
+    arrived: list[int] = []
+
+    async def meet(_transaction: Transaction) -> None:
+        """Neither lane commits before the other is as far; what hung would fail by the deadline of `reach`."""
+        arrived.append(1)
+        while len(arrived) < effects.lanes:
+            await asyncio.sleep(0.01)
+
+    effects.before_commit = meet
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 40), partitions=4)
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
+        counts = await effects.reach(40)
+    assert set(counts.values()) == {1}
+    for batch in effects.batches:
+        assert len({partition % 2 for partition, _ in batch}) == 1, "a lane keeps to its partitions"
+    for partition in range(4):
+        offsets = [offset for batch in effects.batches for held, offset in batch if held == partition]
+        assert offsets == sorted(offsets)
+
+
+@in_one_lane_and_in_two
+async def test_a_failure_before_the_commit_of_a_batch_over_two_partitions_loses_neither(kafka, effects, lanes):
+    effects.lanes = lanes
     topic = kafka.fresh_topic(partitions=2)
     effects.failures = [ConnectionError("the database went away")]
     await produce(kafka.bootstrap_servers, topic, numbers(0, 40), partitions=2)
     async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
         counts = await effects.reach(40)
     assert set(counts.values()) == {1}
-    assert {partition for partition, _ in effects.batches[0]} == {0, 1}, "the failed batch must have spanned both"
+    first = {partition for batch in effects.batches[:lanes] for partition, _ in batch}
+    assert first == {0, 1}, "what was handed out when it failed must have spanned both"
 
 
 async def test_a_database_that_is_away_pauses_the_consumer_and_parks_nothing(kafka, effects):
@@ -218,7 +255,9 @@ async def test_a_database_that_is_away_pauses_the_consumer_and_parks_nothing(kaf
         assert await dead_letters.waiting(transaction) == []
 
 
-async def test_poison_is_parked_with_its_bytes_and_reason_and_everything_around_it_is_applied(kafka, effects):
+@in_one_lane_and_in_two
+async def test_poison_is_parked_with_its_bytes_and_reason_and_everything_around_it_is_applied(kafka, effects, lanes):
+    effects.lanes = lanes
     topic = kafka.fresh_topic()
     dead = topic + ".dead"
     kafka.create_topics({dead: 1})
@@ -294,7 +333,9 @@ async def test_a_header_that_is_not_utf8_does_not_skip_its_record(kafka, effects
         assert set((await effects.reach(3)).values()) == {1}
 
 
-async def test_follow_up_work_that_failed_is_repeated_and_never_skipped(kafka, effects):
+@in_one_lane_and_in_two
+async def test_follow_up_work_that_failed_is_repeated_and_never_skipped(kafka, effects, lanes):
+    effects.lanes = lanes
     topic = kafka.fresh_topic()
     effects.follow_up_failures = [ConnectionError("kafka is away")]
     await produce(kafka.bootstrap_servers, topic, numbers(0, 5))
