@@ -6,6 +6,7 @@ import typer
 
 from quill_cli.gateway import AsJson, Connect, Token, Url, asking, segment
 from quill_cli.printing import instant, show_table
+from quill_cli.usage_events import show_event_windows
 
 
 def commands(connect: Connect) -> typer.Typer:
@@ -48,6 +49,8 @@ def show_usage(document: dict[str, Any]) -> None:
         )
     if not document["periods"]:
         show_table("", (), (), empty=f"Nothing was reported for {organization} yet.")
+    if "windows" in document:
+        show_event_windows(document)
     if "cells" in document:
         show_table(
             f"What {document['meter']} is made of",

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from quill_cli.gateway import AsJson, Connect, Token, Url, asking, segment
 from quill_cli.printing import instant, one_line, show_table
+from quill_cli.usage_events import show_event_explanation
 
 Organization = Annotated[str, typer.Argument(help="Organization id.")]
 At = Annotated[str | None, typer.Option("--at", help="An instant like 2026-10-05T12:00:00Z.")]
@@ -50,7 +51,11 @@ def add_to(group: typer.Typer, connect: Connect) -> None:
 
 
 def show_explanation(document: dict[str, Any]) -> None:
-    """A sentence, the cells, the reports that do not hold one, and the timeline."""
+    """A sentence, the cells, the reports that do not hold one, and the timeline; of an event meter its hours."""
+    if "event_type" in document:
+        show_event_explanation(document)
+        _show_parked(document["parked"])
+        return
     Console().print(Text(one_line(document["sentence"])))
     reports = {report["id"]: report for report in document["reports"]}
     show_table(
@@ -111,13 +116,17 @@ def show_explanation(document: dict[str, Any]) -> None:
         numbers=("total", "change", "maximum"),
         empty="Nothing has moved it yet.",
     )
-    if document["parked"]:
+    _show_parked(document["parked"])
+
+
+def _show_parked(parked: list[dict[str, Any]]) -> None:
+    if parked:
         show_table(
             "Waiting as dead letters",
             ("id", "topic", "offset", "reason", "detail"),
             [
                 (_id(each["id"]), each["topic"], _id(each["offset"]), each["reason_code"], each["detail"])
-                for each in document["parked"]
+                for each in parked
             ],
             empty="",
         )

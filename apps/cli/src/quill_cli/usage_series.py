@@ -17,13 +17,6 @@ class Interval(StrEnum):
     MONTH = "month"
 
 
-class By(StrEnum):
-    """What lines are told apart by."""
-
-    TEAM = "team"
-    SOURCE = "source"
-
-
 def add_to(group: typer.Typer, connect: Connect) -> None:
     """Add ``series`` to the group ``usage``."""
 
@@ -39,13 +32,15 @@ def add_to(group: typer.Typer, connect: Connect) -> None:
             str | None, typer.Option("--to", help="First day not included, UTC; tomorrow if absent.")
         ] = None,
         interval: Annotated[Interval, typer.Option(help="How much one line covers.")] = Interval.DAY,
-        by: Annotated[By | None, typer.Option(help="Tell teams or sources apart.")] = None,
+        by: Annotated[
+            str | None, typer.Option(help="team, source, or a dimension of a meter that events feed.")
+        ] = None,
         url: Url = None,
         token: Token = None,
         as_json: AsJson = False,
     ) -> None:
         """Show what was used of a meter over time."""
-        query = {"meter": meter, "from": start, "to": end, "interval": interval.value, "by": by and by.value}
+        query = {"meter": meter, "from": start, "to": end, "interval": interval.value, "by": by}
         with asking(connect, url, token) as gateway:
             answer = gateway.get(f"/v1/usage/{segment(organization)}", **query)
             answer.show(as_json=as_json, to_people=show_series)

@@ -9,8 +9,18 @@ from quill_runtime.consumer import Consumer
 from quill_runtime.lifecycle import Component, Service
 
 from quill_usage_ingest import consumers, jobs
-from quill_usage_ingest.api import backfill, corrections, daily_report, explanation, report_runs, usage, usage_query
+from quill_usage_ingest.api import (
+    backfill,
+    corrections,
+    daily_report,
+    explanation,
+    meter_events,
+    report_runs,
+    usage,
+    usage_query,
+)
 from quill_usage_ingest.consumers.daily_reports import daily_reports
+from quill_usage_ingest.consumers.meter_events import meter_events as events_of_meters
 from quill_usage_ingest.consumers.queue import Copy, QueueIntake, pointer_from, report_from
 from quill_usage_ingest.consumers.report_runs import RunWorker
 from quill_usage_ingest.consumers.report_runs import report_runs as runs_of_pointers
@@ -28,6 +38,7 @@ REPORTS_GROUP = f"{NAME}.reports"
 """A consumer group per topic: members of one group that read different topics would make each other rebalance."""
 DAILY_REPORTS_GROUP = f"{NAME}.daily-reports"
 REPORT_RUNS_GROUP = f"{NAME}.report-runs"
+METER_EVENTS_GROUP = f"{NAME}.meter-events"
 
 
 def build(settings: UsageIngestSettings) -> Service:
@@ -62,6 +73,15 @@ def build(settings: UsageIngestSettings) -> Service:
                 publication=publication,
             )
         ),
+        foundation.consumer(
+            events_of_meters(
+                METER_EVENTS_GROUP,
+                park_as=settings.quill_kafka_group_prefix + METER_EVENTS_GROUP,
+                slots=slots,
+                outbox=foundation.outbox,
+                publication=publication,
+            )
+        ),
         foundation.consumer(runs_of_pointers(REPORT_RUNS_GROUP)),
         foundation.consumer(daily_report_teams(f"{DAILY_REPORTS_GROUP}.teams", slots=slots, read=daily_report_of)),
     ]
@@ -78,6 +98,13 @@ def build(settings: UsageIngestSettings) -> Service:
                 database=foundation.database, tokens=foundation.tokens, clock=foundation.clock, slots=slots
             ),
             explanation.router(
+                database=foundation.database,
+                keyring=foundation.keyring,
+                tokens=foundation.tokens,
+                clock=foundation.clock,
+                slots=slots,
+            ),
+            meter_events.router(
                 database=foundation.database,
                 keyring=foundation.keyring,
                 tokens=foundation.tokens,

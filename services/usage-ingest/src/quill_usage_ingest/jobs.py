@@ -10,13 +10,16 @@ from quill_runtime.jobs import PeriodicJob
 from quill_runtime.outbox import Outbox
 
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.event_recounts import EventRecounts
+from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.meter_recounts import CounterRecounts
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
 from quill_usage_ingest.store.partitions import Partitions
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.store.team_rebuilds import TeamRebuilds
-from quill_usage_ingest.usecases.recompute import audit_organizations
+from quill_usage_ingest.usecases.recompute import Recomputed, audit_organizations
+from quill_usage_ingest.usecases.recompute_events import recompute_events
 
 PUBLISH_EVERY_SECONDS: Final = 0.25
 REPLAY_EVERY_SECONDS: Final = 5.0
@@ -42,6 +45,7 @@ def jobs(
 
     replays = ParkedReplay(database=database, outbox=outbox, slots=slots)
     recounts = CounterRecounts(database=database, slots=slots)
+    events = EventRecounts(database=database, slots=slots)
     audit = UsageAudit(database=database, slots=slots, recounts=recounts)
     rebuilds = TeamRebuilds(database=database, slots=slots)
     partitions = Partitions(database)
@@ -50,6 +54,7 @@ def jobs(
         PeriodicJob(name="replay-parked", every_seconds=REPLAY_EVERY_SECONDS, run=replays.run, clock=clock),
         PeriodicJob(name="rebuild-teams", every_seconds=REBUILD_TEAMS_EVERY_SECONDS, run=rebuilds.run, clock=clock),
         PeriodicJob(name="recount-counters", every_seconds=RECOUNT_EVERY_SECONDS, run=recounts.run, clock=clock),
+        PeriodicJob(name="recount-events", every_seconds=RECOUNT_EVERY_SECONDS, run=events.run, clock=clock),
         PeriodicJob(name="audit-usage", every_seconds=AUDIT_EVERY_SECONDS, run=audit.run, clock=clock),
         PeriodicJob(name="partitions", every_seconds=PARTITIONS_EVERY_SECONDS, run=partitions.run, clock=clock),
     ]
@@ -92,9 +97,14 @@ class UsageAudit:
         if await self._recounts.is_pending():
             return 0
         async with self._database.begin() as transaction:
-            after, repaired = await audit_organizations(
-                tx=PostgresUsage(transaction, self._slots), after=self._after, limit=AUDIT_BATCH
-            )
+            usage, events = PostgresUsage(transaction, self._slots), PostgresEvents(transaction)
+            await events.share_meters()
+            organization_ids = await usage.organizations_after(self._after, limit=AUDIT_BATCH)
+            after, repaired = await audit_organizations(tx=usage, after=self._after, limit=AUDIT_BATCH)
+            for organization_id in organization_ids if await events.feeds() else ():
+                periods = await recompute_events(organization_id, tx=usage, events=events)
+                if periods:
+                    repaired.append(Recomputed(organization_id, periods, 0))
         for result in repaired:
             log.error(
                 "usage.repaired",

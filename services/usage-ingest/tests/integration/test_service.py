@@ -210,6 +210,7 @@ def settings(migrated_url: str, kafka: Any) -> UsageIngestSettings:
         topics.USAGE_REPORTS,
         topics.DAILY_REPORTS,
         topics.REPORT_RUNS,
+        topics.METER_EVENTS,
         topics.CUSTOMERS,
         topics.CATALOG,
         topics.LICENSES,

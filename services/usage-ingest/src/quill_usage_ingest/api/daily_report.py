@@ -56,7 +56,11 @@ def router(*, database: Database, keyring: Keyring, clock: Clock, slots: Counter
         if isinstance(current, Refusal):
             raise Problem(400, current.code, current.detail, attr=current.attribute)
         return to_wire_billing_answer(
-            current.organization, period=current.period, usage=current.usage, meters=current.meters
+            current.organization,
+            period=current.period,
+            usage=current.usage,
+            meters=current.meters,
+            event_usage=current.event_usage,
         )
 
     return routes
@@ -74,4 +78,8 @@ async def _record(
     if isinstance(current, CurrentUsage):
         on_account = replace(report, organization_id=current.organization.organization_id)
         await record_teams([replace(teams, report=on_account)], tx=PostgresTeams(transaction, slots), now=now)
+        account, period = current.organization.organization_id, current.period
+        found = await usage.event_usage(current.meters, [account])
+        of_events = found.get((account, period.start, period.end), {})
+        return replace(current, event_usage={meter: complete for meter, (complete, _, _) in of_events.items()})
     return current

@@ -23,8 +23,11 @@ from quill_usage_ingest.domain.usage_book import YEARS
 from quill_usage_ingest.store.claims import TooManyClaims, UnreadableClaim
 from quill_usage_ingest.store.corrections import PostgresCorrections
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.usecases.explain_events import TooManyEvents, explain_events
 from quill_usage_ingest.usecases.explain_usage import explain_usage, usage_as_of
+from quill_usage_ingest.wire.event_view import to_wire_event_explanation
 from quill_usage_ingest.wire.explanation import to_wire_as_of, to_wire_explanation
 from quill_usage_ingest.wire.usage_view import to_wire_kept_report
 
@@ -59,11 +62,15 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
             usage = PostgresUsage(transaction, slots)
             organization = await readable(usage, organization_id, authorization)
             meters = MeterMap.of(await usage.metered_products())
-            counter = _counter(meters, meter)
+            period = _period(organization, at=at, period_start=period_start, now=clock.now())
+            if meter in meters.event_meters:
+                events = PostgresEvents(transaction)
+                of_events = await explain_events(organization, period, meters.event_meters[meter], events=events, at=at)
+                return to_wire_event_explanation(of_events, parked=await _parked(transaction, organization_id))
             explained = await explain_usage(
                 organization,
-                _period(organization, at=at, period_start=period_start, now=clock.now()),
-                counter,
+                period,
+                _counter(meters, meter),
                 tx=usage,
                 corrections=PostgresCorrections(transaction),
                 counts_from=meters.counts_from.get(meter),
@@ -81,18 +88,24 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
             organization = await readable(usage, organization_id, authorization)
             meters = MeterMap.of(await usage.metered_products())
             if meter is not None:
-                _counter(meters, meter)
+                if meter not in meters.event_meters:
+                    _counter(meters, meter)
                 meters = meters.only(meter)
+            period = _period(organization, at=at, period_start=None, now=at)
+            of_events = [
+                await explain_events(organization, period, each, events=PostgresEvents(transaction), at=at)
+                for each in meters.event_meters.values()
+            ]
             answer = await usage_as_of(
                 organization,
-                _period(organization, at=at, period_start=None, now=at),
+                period,
                 at,
                 counters=meters.counters,
                 dated=meters.dated,
                 tx=usage,
                 corrections=PostgresCorrections(transaction),
             )
-        return to_wire_as_of(answer, meters=meters)
+        return to_wire_as_of(answer, meters=meters, events=of_events)
 
     @routes.get("/reports/{report_id}")
     async def show_report(
@@ -122,7 +135,7 @@ async def _reading_claims() -> AsyncIterator[None]:
     """What cannot be explained is said with its reason."""
     try:
         yield
-    except (TooManyClaims, UnreadableClaim) as error:
+    except (TooManyClaims, UnreadableClaim, TooManyEvents) as error:
         raise Problem(409, "cannot_be_explained", str(error)) from error
 
 

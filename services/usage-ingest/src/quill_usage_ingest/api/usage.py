@@ -11,6 +11,7 @@ from quill_runtime.database import Database, Transaction
 from quill_runtime.problems import Problem
 
 from quill_usage_ingest.api.callers import Authorization, not_known, require_reader
+from quill_usage_ingest.api.event_series import event_meter_document
 from quill_usage_ingest.api.usage_series import AskedSeries, series_document
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
@@ -18,8 +19,10 @@ from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import WindowKey
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.usecases.recompute import recompute_organization
+from quill_usage_ingest.usecases.recompute_events import recompute_events
 from quill_usage_ingest.wire.usage_view import to_wire_kept_report, to_wire_usage
 
 REPORTS_PAGE_MAX: Final = 500
@@ -55,7 +58,8 @@ def router(  # noqa: C901 - a list of routes
     ) -> dict[str, Any]:
         """Usage per period and meter; with ``meter`` also the cells of the period asked for, or of the newest.
 
-        With ``from``, ``to``, ``interval`` or ``by`` also the meter over time, as ``series``.
+        With ``from``, ``to``, ``interval`` or ``by`` also the meter over time, as ``series``: by team or source, and
+        where events feed the meter by one of its dimensions.
         """
         if asked.is_asked and meter is None:
             raise Problem(400, "required", "meter: name the meter whose series is asked for", attr="meter")
@@ -63,15 +67,27 @@ def router(  # noqa: C901 - a list of routes
             usage = PostgresUsage(transaction, slots)
             organization = await readable(usage, organization_id, authorization)
             meters = MeterMap.of(await usage.metered_products())
-            if meter is not None and meter not in meters.counter_by_meter:
+            if meter is not None and not meters.knows(meter):
                 raise Problem(404, "not_found", f"meter: the catalog has no meter {meter}", attr="meter")
             periods = await _periods(usage, organization_id, period_start)
             windows: list[tuple[WindowKey, WindowCells]] = []
-            if meter is not None and periods:
+            if meter in meters.counter_by_meter and periods:
                 newest = periods[-1].period
                 windows = await usage.windows_between(organization_id, newest.start, newest.end)
-            document = to_wire_usage(organization, periods=periods, meters=meters, meter=meter, windows=windows)
-            if asked.is_asked and meter is not None:
+            events = await usage.event_usage(meters, [organization_id])
+            document = to_wire_usage(
+                organization, periods=periods, meters=meters, meter=meter, windows=windows, events=events
+            )
+            if meter is not None and meter in meters.event_meters:
+                document |= await event_meter_document(
+                    asked,
+                    organization,
+                    meter=meters.event_meters[meter],
+                    period=periods[-1].period if periods else None,
+                    transaction=transaction,
+                    now=clock.now(),
+                )
+            elif asked.is_asked and meter is not None:
                 counter = meters.counter_by_meter[meter]
                 document["series"] = await series_document(
                     asked,
@@ -111,10 +127,14 @@ def router(  # noqa: C901 - a list of routes
             usage = PostgresUsage(transaction, slots)
             if await usage.organization(organization_id) is None:
                 raise not_known()
+            events = PostgresEvents(transaction)
+            await events.share_meters()
             result = await recompute_organization(organization_id, tx=usage)
+            of_events = await recompute_events(organization_id, tx=usage, events=events)
+            repaired = sorted({period.start for period in (*result.repaired, *of_events)})
             return {
                 "organization_id": organization_id,
-                "repaired_periods": [period.start.isoformat() for period in result.repaired],
+                "repaired_periods": [start.isoformat() for start in repaired],
                 "retired_periods": result.retired,
             }
 

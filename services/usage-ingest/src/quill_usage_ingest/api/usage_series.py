@@ -39,7 +39,7 @@ class SeriesQuestion:
     start: date | None
     end: date | None
     interval: SeriesInterval | None
-    by: SeriesBy | None
+    by: str | None
 
     @property
     def is_asked(self) -> bool:
@@ -66,7 +66,9 @@ def series_question(
     start: Annotated[date | None, Query(alias="from", description="First day, UTC.")] = None,
     end: Annotated[date | None, Query(alias="to", description="First day not included, UTC.")] = None,
     interval: SeriesInterval | None = None,
-    by: SeriesBy | None = None,
+    by: Annotated[
+        str | None, Query(max_length=100, description="team, source, or a dimension of a meter that events feed.")
+    ] = None,
 ) -> SeriesQuestion:
     """The part of the address that asks for a series."""
     return SeriesQuestion(start, end, interval, by)
@@ -90,11 +92,13 @@ async def series_document(
     Raises:
         Problem: 400 for a span or a breakdown that is too large.
     """
+    if question.by not in (None, *SeriesBy):
+        raise Problem(400, "invalid_choice", f"by: must be one of {', '.join(SeriesBy)}", attr="by")
     span = question.span(organization, now=now)
     counted = span if counts_from is None else replace(span, start=min(max(span.start, counts_from), span.end))
     amounts: dict[str | None, list[Amount]] = {} if question.by else {None: []}
     organization_id = organization.organization_id
-    if question.by is SeriesBy.TEAM:
+    if question.by == SeriesBy.TEAM:
         try:
             rows = await read_team_amounts(
                 organization_id, counted, counters={counter}, team_ids=None, tx=PostgresTeams(transaction, slots)
@@ -113,7 +117,7 @@ async def series_document(
         "from": span.start.date().isoformat(),
         "to": span.end.date().isoformat(),
         "interval": span.interval.value,
-        "by": question.by.value if question.by else None,
+        "by": question.by,
         "series": [
             {
                 "key": key,

@@ -17,14 +17,16 @@ from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.domain.usage_report import UsageReport
 from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
-from quill_usage_ingest.store.meter_recounts import PostgresMeterRecounts
+from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.project_products import project_products
+from quill_usage_ingest.usecases.recompute_events import recompute_events
 from quill_usage_ingest.usecases.record_reports import record_reports
 from quill_usage_ingest.usecases.recount_counters import begin_counter_recount
+from quill_usage_ingest.usecases.recount_events import project_event_meters
 from quill_usage_ingest.wire.subscriptions import from_wire_customer, from_wire_product
 from quill_usage_ingest.wire.usage_reports import UnstorableText, from_wire_usage_report
 
@@ -97,23 +99,27 @@ def customers(group: str, *, slots: CounterSlots, outbox: Outbox) -> Consumption
     """Customer snapshots: keep the newest, move periods with the schedule, let waiting reports in."""
 
     async def apply(transaction: Transaction, received: Sequence[Received[Organization]], now: datetime) -> None:
-        usage = PostgresUsage(transaction, slots)
+        usage, events = PostgresUsage(transaction, slots), PostgresEvents(transaction)
+        await events.share_meters()
         projected = await project_customers([item.message for item in received], tx=usage)
         for organization_id in projected.first_seen:
             await replay_parked_reports(transaction, outbox=outbox, organization_id=organization_id, now=now)
+        for organization_id in projected.rescheduled:
+            await recompute_events(organization_id, tx=usage, events=events)
 
     return Consumption(topic=CUSTOMERS.name, group=group, decode=_decode_customer, apply=apply)
 
 
 def catalog(group: str, *, slots: CounterSlots) -> Consumption[MeteredProduct]:
-    """Products: keep which counter feeds which meter, and count anew what a changed one means for what was received."""
+    """Products: keep what feeds which meter, and count anew what a changed one means for what was received."""
 
     async def apply(transaction: Transaction, received: Sequence[Received[MeteredProduct]], now: datetime) -> None:
         del now
-        usage, recounts = PostgresUsage(transaction, slots), PostgresMeterRecounts(transaction)
-        await recounts.hold_meters()
+        usage, events = PostgresUsage(transaction, slots), PostgresEvents(transaction)
+        await events.hold_meters()
         await project_products([item.message for item in received], tx=usage)
-        await begin_counter_recount(tx=usage, recounts=recounts)
+        await begin_counter_recount(tx=usage, recounts=events)
+        await project_event_meters(tx=usage, events=events)
 
     return Consumption(topic=CATALOG.name, group=group, decode=_decode_product, apply=apply)
 

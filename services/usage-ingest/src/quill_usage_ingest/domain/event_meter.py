@@ -151,7 +151,7 @@ def _dimension(data: Any, name: str) -> str | None:
     if given is None:
         return None
     text = ("true" if given else "false") if isinstance(given, bool) else _text(given)
-    if text is None or len(text) > DIMENSION_CHARACTERS_MAX:
+    if text is None or len(text) > DIMENSION_CHARACTERS_MAX or "\x00" in text:
         detail = f"must be a number, a boolean or a text of at most {DIMENSION_CHARACTERS_MAX} characters"
         raise UnfitEvent(f"data__{name}", detail)
     return text

@@ -53,6 +53,10 @@ class PeriodUsage:
     corrected_revision: int | None = None
     counters: Mapping[str, CounterUsage] = field(default_factory=dict)
 
+    def touched(self, *, as_of: datetime, revision: int) -> "PeriodUsage":
+        """After meters that are not kept here changed in this period."""
+        return replace(self, as_of=max(self.as_of, as_of), revision=revision)
+
 
 @dataclass(frozen=True, slots=True)
 class PeriodSum:

@@ -20,6 +20,8 @@ PARTITIONED: Final[Mapping[str, str]] = MappingProxyType(
         "usage_reports": "",
         "usage_windows": " with (fillfactor = 70)",
         "team_windows": " with (fillfactor = 70)",
+        "meter_events": "",
+        "event_values": "",
     }
 )
 """Tables in the order they are locked, each with how a partition is stored: rows of cells are rewritten in place."""

@@ -13,7 +13,7 @@ from sqlalchemy import Row, Select, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_usage_ingest.domain.counter_layout import CounterLayout
-from quill_usage_ingest.domain.meters import MeteredProduct
+from quill_usage_ingest.domain.meters import MeteredProduct, MeterMap
 from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.packed_cells import PackedCells
 from quill_usage_ingest.domain.packed_counters import PackedCounters
@@ -27,7 +27,9 @@ from quill_usage_ingest.store.array_text import array_text
 from quill_usage_ingest.store.claims import PostgresClaims, claim_of
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.customer_json import facts_from_json, facts_to_json
+from quill_usage_ingest.store.event_usage import event_usage
 from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
+from quill_usage_ingest.store.meter_places import EventUsage
 from quill_usage_ingest.store.metered_product_rows import metered_product_of, row_of_metered_product
 from quill_usage_ingest.store.months import of_months
 from quill_usage_ingest.store.tables import metered_products, organizations, period_usage, usage_reports, usage_windows
@@ -370,6 +372,10 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
     async def slots_of(self, counters: Collection[str]) -> dict[str, int]:
         """Where these counters stand in packed rows; those without a place were never reported."""
         return await self._slots.places(counters)
+
+    async def event_usage(self, meters: MeterMap, organization_ids: Collection[str]) -> EventUsage:
+        """What the meters that events feed used, by organization and period; asks nothing when there are none."""
+        return await event_usage(self._connection, meters, organization_ids)
 
     async def known_among_parked(self, *, limit: int) -> list[str]:
         """Organizations that parked reports wait for and that are known by now."""

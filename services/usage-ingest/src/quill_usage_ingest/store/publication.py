@@ -70,7 +70,8 @@ class SnapshotPublication:
         if not revisions:
             return 0
         meters = MeterMap.of(await usage.metered_products())
-        places = MeterPlaces.of(meters, await usage.slots_of(counters_of(meters)), {})
+        events = await usage.event_usage(meters, revisions)
+        places = MeterPlaces.of(meters, await usage.slots_of(counters_of(meters)), events)
         further = places.further if places.has_further else None
         periods: dict[str, list[PackedPeriod]] = {}
         for row in await usage.packed_newest_periods(sorted(revisions), newest=SNAPSHOT_PERIODS):

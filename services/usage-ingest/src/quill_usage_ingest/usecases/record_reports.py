@@ -1,7 +1,7 @@
 """Enter reports, from wherever they came, and save what they changed (L1, L4)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from quill_pricing.period import BillingPeriod
@@ -66,6 +66,8 @@ class CurrentUsage:
     period: BillingPeriod
     usage: PeriodUsage | None
     meters: MeterMap
+    event_usage: Mapping[str, int] = field(default_factory=dict)
+    """What meters that events feed used in the period."""
 
 
 class NotYours(Exception):

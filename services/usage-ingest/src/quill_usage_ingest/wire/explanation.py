@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from quill_usage_ingest.domain.evidence import Evidence, OutOfCount
+from quill_usage_ingest.domain.explained_events import EventExplanation
 from quill_usage_ingest.domain.explained_usage import UsageAsOf, UsageExplanation
 from quill_usage_ingest.domain.explanation import CellClaim, ExplainedCell, Standing, Step, usage_at
 from quill_usage_ingest.domain.meters import MeterMap
@@ -37,7 +38,7 @@ def to_wire_explanation(
     }
 
 
-def to_wire_as_of(answer: UsageAsOf, *, meters: MeterMap) -> dict[str, Any]:
+def to_wire_as_of(answer: UsageAsOf, *, meters: MeterMap, events: Sequence[EventExplanation] = ()) -> dict[str, Any]:
     """Each meter's total as it was known, and as it is known now."""
     found = {}
     for meter in sorted(meters.counter_by_meter):
@@ -48,6 +49,14 @@ def to_wire_as_of(answer: UsageAsOf, *, meters: MeterMap) -> dict[str, Any]:
                 **to_wire_totals(then),
                 "now": to_wire_totals(now),
                 "moved_since": now.to_date - then.to_date,
+            }
+    for explained in events:
+        then = explained.known_at or NOTHING_USED
+        if explained.total is not None:
+            found[explained.meter.usage_key] = {
+                **to_wire_totals(then),
+                "now": to_wire_totals(explained.usage),
+                "moved_since": explained.usage.to_date - then.to_date,
             }
     return {
         "organization_id": answer.organization.organization_id,

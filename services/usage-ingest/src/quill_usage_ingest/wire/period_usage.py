@@ -35,12 +35,20 @@ ALWAYS_SUMMARIZED: Final = ("events", "recordings")
 
 
 def to_wire_billing_answer(
-    organization: Organization, *, period: BillingPeriod, usage: PeriodUsage | None, meters: MeterMap
+    organization: Organization,
+    *,
+    period: BillingPeriod,
+    usage: PeriodUsage | None,
+    meters: MeterMap,
+    event_usage: Mapping[str, int],
 ) -> dict[str, Any]:
-    """The body of ``POST /api/usage``. Usage counts complete days only: PostHog adds today by itself (L6)."""
+    """The body of ``POST /api/usage``. Usage counts complete days only: PostHog adds today by itself (L6).
+
+    Events it does not count itself, so of these nothing is left for it to add.
+    """
     customer = organization.customer
     counters: Mapping[str, CounterUsage] = usage.counters if usage else {}
-    keys = [*ALWAYS_SUMMARIZED, *meters.counter_by_meter, *customer.quotas]
+    keys = [*ALWAYS_SUMMARIZED, *meters.counter_by_meter, *meters.event_meters, *customer.quotas]
     return {
         "license": {"type": customer.license_type},
         "customer": {
@@ -53,7 +61,9 @@ def to_wire_billing_answer(
             },
             "usage_summary": {
                 key: {
-                    "usage": counters.get(meters.counter_in(key, period) or "", NOTHING_USED).complete,
+                    "usage": event_usage.get(key, 0)
+                    if key in meters.event_meters
+                    else counters.get(meters.counter_in(key, period) or "", NOTHING_USED).complete,
                     "limit": customer.quotas.get(key),
                 }
                 for key in dict.fromkeys(keys)

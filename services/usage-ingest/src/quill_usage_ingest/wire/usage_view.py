@@ -1,6 +1,7 @@
 """Usage for people and tools: periods, meters, and the cells and reports behind a number (L5)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from quill_usage_ingest.domain.meters import MeterMap
@@ -11,6 +12,8 @@ from quill_usage_ingest.domain.usage_report import WindowKey
 from quill_usage_ingest.ports import KeptReport
 from quill_usage_ingest.wire.period_usage import to_wire_meters
 
+EventUsage = Mapping[tuple[str, datetime, datetime], Mapping[str, tuple[int, int, int]]]
+
 
 def to_wire_usage(
     organization: Organization,
@@ -19,13 +22,17 @@ def to_wire_usage(
     meters: MeterMap,
     meter: str | None,
     windows: Sequence[tuple[WindowKey, WindowCells]],
+    events: EventUsage,
 ) -> dict[str, Any]:
-    """Periods newest first; with a meter only that one, and its cells by window and source."""
+    """Periods newest first; with a meter only that one, and its cells by window and source.
+
+    ``events`` is the usage of event meters by organization and period.
+    """
     shown = meters if meter is None else meters.only(meter)
     document: dict[str, Any] = {
         "organization_id": organization.organization_id,
         "revision": organization.usage_revision,
-        "periods": [_period(held, shown) for held in reversed(periods)],
+        "periods": [_period(held, shown, organization.organization_id, events) for held in reversed(periods)],
     }
     if meter is not None and meter in meters.counter_by_meter:
         windows = [(key, held) for key, held in windows if meters.counts(meter, key.start)]
@@ -71,14 +78,22 @@ def to_wire_kept_report(report: KeptReport) -> dict[str, Any]:
     }
 
 
-def _period(usage: PeriodUsage, meters: MeterMap) -> dict[str, Any]:
+def _period(usage: PeriodUsage, meters: MeterMap, organization_id: str, events: EventUsage) -> dict[str, Any]:
+    of_events = events.get((organization_id, usage.period.start, usage.period.end), {})
     return {
         "period_start": usage.period.start.isoformat(),
         "period_end": usage.period.end.isoformat(),
         "as_of": usage.as_of.isoformat(),
         "revision": usage.revision,
         "corrected_revision": usage.corrected_revision,
-        "meters": {key: held.model_dump() for key, held in to_wire_meters(usage, meters).items()},
+        "meters": {
+            **{key: held.model_dump() for key, held in to_wire_meters(usage, meters).items()},
+            **{
+                key: dict(zip(("complete", "partial", "maximum"), held, strict=True))
+                for key, held in of_events.items()
+                if key in meters.event_meters
+            },
+        },
     }
 
 

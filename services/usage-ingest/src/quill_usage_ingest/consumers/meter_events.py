@@ -1,0 +1,88 @@
+"""Meter events from Kafka: kept and counted in batches, one transaction each (L1, L4)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from quill_contracts.topics import METER_EVENTS
+from quill_runtime import dead_letters
+from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
+from quill_runtime.database import Transaction
+from quill_runtime.outbox import Outbox
+
+from quill_usage_ingest.domain.meter_event import MeterEvent
+from quill_usage_ingest.domain.usage_book import Refusal
+from quill_usage_ingest.ports import Arrival, ArrivedEvent
+from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.meter_events import PostgresEvents
+from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.publication import SnapshotPublication
+from quill_usage_ingest.usecases.record_events import record_events
+from quill_usage_ingest.wire.meter_events import InvalidEvent, from_wire_event
+
+BATCH_RECORDS_MAX: Final = 1_000
+FETCH_WAIT_MS: Final = 20
+
+
+def meter_events(
+    group: str, *, park_as: str, slots: CounterSlots, outbox: Outbox, publication: SnapshotPublication
+) -> Consumption[MeterEvent]:
+    """Events in batches; one that cannot be kept is parked in the batch's own transaction, under ``park_as``.
+
+    Afterwards the current snapshot of every organization touched is sent, repeats included: a crash between commit and
+    publishing is healed by the redelivery.
+    """
+
+    async def apply(
+        transaction: Transaction, received: Sequence[Received[MeterEvent]], now: datetime
+    ) -> FollowUp | None:
+        outcomes = await record_events(
+            [ArrivedEvent(item.message, _arrival(item.record)) for item in received],
+            tx=PostgresUsage(transaction, slots),
+            events=PostgresEvents(transaction),
+            now=now,
+            is_publication_due=False,
+        )
+        touched = set()
+        for item, outcome in zip(received, outcomes, strict=True):
+            if isinstance(outcome, Refusal):
+                rejected = Rejected(outcome.code, outcome.detail, attribute=outcome.attribute, subject=outcome.subject)
+                await dead_letters.park(
+                    transaction, outbox=outbox, group=park_as, record=item.record, rejected=rejected, now=now
+                )
+            else:
+                touched.add(item.message.organization_id)
+        if not touched:
+            return None
+
+        async def publish() -> None:
+            await publication.publish_current(touched)
+
+        return publish
+
+    return Consumption(
+        topic=METER_EVENTS.name,
+        group=group,
+        decode=decode_meter_event,
+        apply=apply,
+        max_records=BATCH_RECORDS_MAX,
+        max_wait_ms=FETCH_WAIT_MS,
+    )
+
+
+def decode_meter_event(record: Record) -> MeterEvent:
+    """The event in a record.
+
+    Raises:
+        Rejected: naming the attribute.
+    """
+    if record.value is None:
+        raise Rejected("empty_value", "the record has no value")
+    try:
+        return from_wire_event(record.value)
+    except InvalidEvent as error:
+        raise Rejected(error.code, str(error), attribute=error.attribute) from error
+
+
+def _arrival(record: Record) -> Arrival:
+    return Arrival("kafka", record.value or b"", record.topic, record.partition, record.offset)

@@ -1,0 +1,69 @@
+"""What the events of one span come to, and how spans are put together (L2, L3).
+
+Putting together is commutative and associative, and every event enters once, so no order and no cut of a set of events
+gives another number. Distinct values are the exception: whether a value is new in a span is for who keeps them to say.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from quill_usage_ingest.domain.event_meter import Aggregation, Measured
+from quill_usage_ingest.domain.meter_event import MeterEvent, Moment
+from quill_usage_ingest.domain.period_usage import CounterUsage
+
+
+class Aggregate(NamedTuple):
+    """Events of one meter in one span.
+
+    Attributes:
+        quantity: the number, in the meter's smallest unit.
+        peak: the largest value seen by ``last``, whose number may fall; else the number itself.
+        first: the earliest event by time, then name.
+        last: the latest one.
+    """
+
+    events: int
+    quantity: int
+    peak: int
+    first: Moment
+    last: Moment
+
+    @property
+    def usage(self) -> CounterUsage:
+        """As period usage. An event is whole when it comes, and no source counts it any further: no partial (L6).
+
+        The maximum is what the number would have reached had the events come in the order of their times (L3).
+        """
+        return CounterUsage(self.quantity, 0, self.peak)
+
+
+def aggregate_of(event: MeterEvent, measured: Measured, *, is_new_value: bool = False) -> Aggregate:
+    """One event alone; ``is_new_value`` says of a distinct value that its span did not have it yet."""
+    quantity = measured.quantity if measured.value is None else int(is_new_value)
+    return Aggregate(1, quantity, quantity, event.moment, event.moment)
+
+
+def put_together(aggregation: Aggregation, one: Aggregate | None, other: Aggregate) -> Aggregate:
+    """Both spans as one. Distinct values must be new in what they are put to."""
+    if one is None:
+        return other
+    match aggregation:
+        case Aggregation.SUM | Aggregation.COUNT | Aggregation.UNIQUE_COUNT:
+            quantity = one.quantity + other.quantity
+            peak = quantity
+        case Aggregation.MAX:
+            quantity = peak = max(one.quantity, other.quantity)
+        case Aggregation.LAST:
+            quantity = max(one, other, key=lambda aggregate: aggregate.last).quantity
+            peak = max(one.peak, other.peak)
+    return Aggregate(one.events + other.events, quantity, peak, min(one.first, other.first), max(one.last, other.last))
+
+
+def combined(aggregation: Aggregation, spans: Iterable[Aggregate], *, distinct: int = 0) -> Aggregate | None:
+    """Many spans as one; ``distinct`` are the different values in all of them, which no span knows by itself."""
+    whole: Aggregate | None = None
+    for span in spans:
+        whole = put_together(aggregation, whole, span)
+    if whole is not None and aggregation is Aggregation.UNIQUE_COUNT:
+        return whole._replace(quantity=distinct, peak=distinct)
+    return whole

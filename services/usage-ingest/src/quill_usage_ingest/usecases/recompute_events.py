@@ -1,0 +1,74 @@
+"""Put the periods of event meters together again from windows: for a changed schedule, and as an audit (L2, L21)."""
+
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Final
+
+from quill_pricing.period import BillingPeriod, BillingSchedule
+
+from quill_usage_ingest.domain.event_aggregate import Aggregate, combined
+from quill_usage_ingest.domain.event_book import EventPeriodKey, EventWindowKey, Feed
+from quill_usage_ingest.domain.event_meter import Aggregation
+from quill_usage_ingest.ports import EventTransaction, UsageTransaction
+from quill_usage_ingest.usecases.record_events import touch_periods
+
+WINDOWS_MAX: Final = 500_000
+"""Windows and groups of one organization and meter that one recomputation takes: years of hours."""
+
+
+async def recompute_events(
+    organization_id: str, *, tx: UsageTransaction, events: EventTransaction
+) -> tuple[BillingPeriod, ...]:
+    """Periods that did not agree with the windows under the present schedule and now do.
+
+    A maximum follows from the windows alone (see `Aggregate.peak`), so nothing published is lost by it (L3).
+    """
+    await events.share_meters()
+    standing = (await tx.lock_standings({organization_id})).get(organization_id)
+    if standing is None:
+        return ()
+    recounting = await events.recounts({organization_id})
+    right: dict[EventPeriodKey, Aggregate] = {}
+    feeds = {feed.feed_id: feed for feed in await events.feeds()}
+    for feed in feeds.values():
+        windows = await events.event_windows_between(feed.feed_id, organization_id, None, None, limit=WINDOWS_MAX)
+        right |= await _periods(feed, organization_id, standing.schedule, windows, events)
+    stored = {
+        key: held for key, held in (await events.event_periods_of(organization_id)).items() if key.feed_id in feeds
+    }
+    changed = {key: aggregate for key, aggregate in right.items() if stored.get(key) != aggregate}
+    gone = stored.keys() - right.keys()
+    await events.save_event_periods(changed)
+    await events.delete_event_periods(gone)
+    shown = {key: held for key, held in changed.items() if (organization_id, key.feed_id) not in recounting}
+    in_force = {usage.period for usage in await tx.periods_in_force(organization_id, newest=None)}
+    absent = {key: held for key, held in right.items() if key.period not in in_force}
+    if changed or gone or absent:
+        revisions = {organization_id: standing.usage_revision + 1}
+        await touch_periods({key: held.last.at for key, held in {**changed, **absent}.items()}, revisions, tx=tx)
+        await tx.save_revisions(revisions, is_publication_due=True)
+    return tuple(sorted({key.period for key in {*shown, *gone}}, key=attrgetter("start")))
+
+
+async def _periods(
+    feed: Feed,
+    organization_id: str,
+    schedule: BillingSchedule,
+    windows: Sequence[tuple[EventWindowKey, Aggregate]],
+    events: EventTransaction,
+) -> Mapping[EventPeriodKey, Aggregate]:
+    by_period: dict[BillingPeriod, list[Aggregate]] = {}
+    for key, aggregate in windows:
+        if key.group is None:
+            by_period.setdefault(schedule.period_containing(key.start), []).append(aggregate)
+    periods = list(by_period)
+    distinct: Mapping[tuple[int, str], int] = {}
+    if feed.meter.aggregation is Aggregation.UNIQUE_COUNT and periods:
+        spans = [(period.start, period.end) for period in periods]
+        distinct = await events.distinct_values(feed.feed_id, organization_id, spans, {None: ""})
+    found = {}
+    for index, period in enumerate(periods):
+        whole = combined(feed.meter.aggregation, by_period[period], distinct=distinct.get((index, ""), 0))
+        if whole is not None:
+            found[EventPeriodKey(feed.feed_id, organization_id, period)] = whole
+    return found

@@ -1,0 +1,450 @@
+"""Meter events on the memory store and on Postgres: one suite, so that the fake cannot lie (L1-L4)."""
+
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from quill_runtime.database import Database
+from quill_usage_ingest.domain.event_book import EventOutcome
+from quill_usage_ingest.domain.event_meter import Aggregation, EventMeter
+from quill_usage_ingest.domain.meters import MeteredProduct
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.usage_book import Refusal
+from quill_usage_ingest.domain.usage_report import QUANTITY_MAX
+from quill_usage_ingest.ports import Arrival, ArrivedEvent, EventTransaction, UsageTransaction
+from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.memory import MemoryUsage
+from quill_usage_ingest.store.memory_events import MemoryEvents
+from quill_usage_ingest.store.meter_events import PostgresEvents
+from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.usecases.project_customers import project_customers
+from quill_usage_ingest.usecases.project_products import project_products
+from quill_usage_ingest.usecases.recompute import recompute_organization
+from quill_usage_ingest.usecases.recompute_events import recompute_events
+from quill_usage_ingest.usecases.record_events import record_events
+from quill_usage_ingest.usecases.record_reports import record_reports
+from quill_usage_ingest.usecases.recount_events import project_event_meters, recount_some
+from quill_usage_ingest.wire.meter_events import from_wire_event
+
+OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
+NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+ACCEPTED, DUPLICATE = EventOutcome.ACCEPTED, EventOutcome.DUPLICATE
+
+Stores = tuple[UsageTransaction, EventTransaction]
+Begin = Callable[[], AbstractAsyncContextManager[Stores]]
+
+
+def in_memory() -> Begin:
+    usage, events = MemoryUsage(), MemoryEvents()
+
+    @asynccontextmanager
+    async def begin() -> AsyncIterator[Stores]:
+        async with usage.begin(), events.begin():
+            yield usage, events
+
+    return begin
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.integration)])
+def begin(request: pytest.FixtureRequest) -> Begin:
+    if request.param == "memory":
+        return in_memory()
+    database: Database = request.getfixturevalue("database")
+    slots = CounterSlots()
+
+    @asynccontextmanager
+    async def begin() -> AsyncIterator[Stores]:
+        async with database.begin() as transaction:
+            yield PostgresUsage(transaction, slots), PostgresEvents(transaction)
+
+    return begin
+
+
+def meter(aggregation: str, usage_key: str | None = None, **given_parts: Any) -> EventMeter:
+    value = None if aggregation == "count" else "n"
+    parts = {"value": value, "group_by": ("model",), **given_parts}
+    return EventMeter(usage_key or aggregation, "call", Aggregation(aggregation), **parts)
+
+
+ALL_KINDS = [meter(aggregation.value) for aggregation in Aggregation]
+
+
+def call(
+    event_id: str = "1", *, at: float = 0, organization_id: str = "acme", event_type: str = "call", **data: Any
+) -> ArrivedEvent:
+    """An event ``at`` hours into October 2026."""
+    time = OCTOBER + timedelta(hours=at)
+    body = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": "gateway",
+        "type": event_type,
+        "subject": organization_id,
+        "time": time.isoformat(),
+        "data": {"n": 1, **data},
+    }
+    encoded = json.dumps(body, default=str).encode()
+    return ArrivedEvent(from_wire_event(encoded), Arrival("kafka", encoded, "usage.meter-events.v1", 0, 1))
+
+
+async def catalog(begin: Begin, *meters: EventMeter, revision: int = 1) -> int:
+    async with begin() as (tx, events):
+        products = [
+            MeteredProduct(f"product_{each.usage_key}", revision, each.usage_key, None, each.counts_from, each)
+            for each in meters
+        ]
+        await project_products(products, tx=tx)
+        return await project_event_meters(tx=tx, events=events)
+
+
+async def entered(begin: Begin, *arrived: ArrivedEvent) -> list[EventOutcome | Refusal]:
+    async with begin() as (tx, events):
+        return await record_events(arrived, tx=tx, events=events, now=NOW, is_publication_due=False)
+
+
+async def known(begin: Begin, *organizations: Organization) -> None:
+    async with begin() as (tx, _):
+        await project_customers(organizations, tx=tx)
+
+
+async def recounted(begin: Begin, *, limit: int = 1_000) -> int:
+    batches = 0
+    while True:
+        async with begin() as (tx, events):
+            if not await recount_some(tx=tx, events=events, limit=limit):
+                return batches
+        batches += 1
+
+
+async def used(begin: Begin, organization_id: str = "acme") -> dict[str, dict[str, tuple[int, int]]]:
+    """Number and maximum per meter and month, of meters that are not being recounted."""
+    async with begin() as (_, events):
+        feeds = {feed.feed_id: feed.meter.usage_key for feed in await events.feeds()}
+        waiting = await events.recounts([organization_id])
+        found: dict[str, dict[str, tuple[int, int]]] = {}
+        for key, held in (await events.event_periods_of(organization_id)).items():
+            if key.feed_id in feeds and (organization_id, key.feed_id) not in waiting:
+                usage = held.usage
+                month = found.setdefault(f"{key.period.start:%B}", {})
+                month[feeds[key.feed_id]] = (usage.complete, usage.maximum)
+        return found
+
+
+async def everything(begin: Begin, organization_id: str = "acme") -> Any:
+    """Windows, groups and periods by usage key, without the numbers of feeds."""
+    async with begin() as (tx, events):
+        windows, periods = {}, {}
+        for feed in await events.feeds():
+            for key, held in await events.event_windows_between(
+                feed.feed_id, organization_id, None, None, limit=10_000
+            ):
+                windows[feed.meter.usage_key, key.start, key.group] = held
+            for period, held in (await events.event_periods_of(organization_id)).items():
+                if period.feed_id == feed.feed_id:
+                    periods[feed.meter.usage_key, period.period] = held
+        in_force = [(usage.period, usage.as_of) for usage in await tx.periods_in_force(organization_id, newest=None)]
+        return windows, periods, in_force
+
+
+async def test_each_aggregation_with_its_groups(begin, organization):
+    await catalog(begin, *ALL_KINDS)
+    await known(begin, organization())
+    outcomes = await entered(
+        begin,
+        call("1", at=1, n=5, model="large"),
+        call("2", at=1.5, n=7, model="small"),
+        call("3", at=2, n=5, model="large"),
+        call("4", at=800, n=9, model="large"),
+    )
+    assert outcomes == [ACCEPTED] * 4
+    assert await used(begin) == {
+        "October": {"sum": (17, 17), "count": (3, 3), "max": (7, 7), "last": (5, 7), "unique_count": (2, 2)},
+        "November": {"sum": (9, 9), "count": (1, 1), "max": (9, 9), "last": (9, 9), "unique_count": (1, 1)},
+    }
+    windows, _, in_force = await everything(begin)
+    hour = OCTOBER + timedelta(hours=1)
+    assert {group: windows["sum", hour, group].quantity for group in (None, ("large",), ("small",))} == {
+        None: 12,
+        ("large",): 5,
+        ("small",): 7,
+    }
+    assert [(period.start, as_of) for period, as_of in in_force] == [
+        (OCTOBER, OCTOBER + timedelta(hours=2)),
+        (NOVEMBER, OCTOBER + timedelta(hours=800)),
+    ]
+
+
+async def test_a_repeat_changes_nothing_ever_and_another_content_is_refused_by_name(begin, organization):
+    await catalog(begin, *ALL_KINDS)
+    await known(begin, organization())
+    first = call("1", at=1, n=5)
+    other = call("1", at=1, n=6)
+    outcomes = await entered(begin, first, first, other)
+    assert outcomes[:2] == [ACCEPTED, DUPLICATE]
+    assert isinstance(outcomes[2], Refusal)
+    assert (outcomes[2].code, outcomes[2].attribute) == ("conflicting_event", "id")
+    before = await everything(begin)
+    again = await entered(begin, other, first)
+    assert isinstance(again[0], Refusal)
+    assert again[1] is DUPLICATE
+    assert await everything(begin) == before
+    assert (await used(begin))["October"]["sum"] == (5, 5)
+
+
+async def test_one_name_in_two_organizations_is_two_events(begin, organization):
+    await catalog(begin, meter("sum"))
+    await known(begin, organization(), organization("globex"))
+    assert await entered(begin, call(n=5), call(organization_id="globex", n=6)) == [ACCEPTED] * 2
+    assert (await used(begin, "globex"))["October"] == {"sum": (6, 6)}
+
+
+async def test_events_of_nobody_from_the_future_or_unfit_are_refused_and_leave_no_trace(begin, organization):
+    await catalog(begin, meter("sum", decimals=1), meter("unique_count"))
+    await known(begin, organization())
+    outcomes = await entered(
+        begin,
+        call("1", organization_id="nobody"),
+        call("2", at=24 * 60),
+        call("3", n=Decimal("0.25")),
+        call("4", n=-1),
+        call("5", n=2**70),
+        call("6", n=[1]),
+        call("7", n=QUANTITY_MAX),
+    )
+    assert all(isinstance(outcome, Refusal) for outcome in outcomes)
+    assert [(outcome.code, outcome.attribute) for outcome in outcomes] == [
+        ("unknown_organization", "subject"),
+        ("time_in_the_future", "time"),
+        *[("unfit_event", "data__n")] * 5,
+    ]
+    assert await everything(begin) == ({}, {}, [])
+    # The same names with what can be counted.
+    assert await entered(begin, *(call(str(n), n=2) for n in range(1, 8))) == [ACCEPTED] * 7
+    assert (await used(begin))["October"] == {"sum": (140, 140), "unique_count": (1, 1)}
+
+
+async def test_a_total_that_nothing_can_carry_is_refused_and_can_be_sent_again(begin, organization):
+    await catalog(begin, meter("sum"))
+    await known(begin, organization())
+    outcomes = await entered(begin, call("1", n=QUANTITY_MAX), call("2", n=1), call("3", n=0))
+    assert outcomes[0] is outcomes[2] is ACCEPTED
+    assert isinstance(outcomes[1], Refusal)
+    assert (outcomes[1].code, outcomes[1].attribute) == ("period_overflow", "data__n")
+    assert await entered(begin, call("2", n=0)) == [ACCEPTED]
+
+
+async def test_events_no_meter_knows_are_kept_and_count_when_one_comes(begin, organization):
+    await known(begin, organization(), organization("globex"))
+    arrived = [call(str(n), at=n, n=n, model="a") for n in range(1, 26)]
+    assert await entered(begin, *arrived, call("x", organization_id="globex")) == [ACCEPTED] * 26
+    assert await used(begin) == {}
+    assert await catalog(begin, *ALL_KINDS) == 10
+    # What comes while the recount is on its way, before and after the place it has reached.
+    async with begin() as (tx, events):
+        assert await recount_some(tx=tx, events=events, limit=7)
+    assert await used(begin) == {}
+    assert await entered(begin, call("early", at=0.5, n=100), call("late", at=30, n=3)) == [ACCEPTED] * 2
+    assert await recounted(begin, limit=7) > 4
+    counted = await everything(begin)
+    assert (await used(begin))["October"]["sum"] == (325 + 103, 428)
+    assert (await used(begin))["October"]["unique_count"] == (26, 26)
+    assert (await used(begin, "globex"))["October"]["count"] == (1, 1)
+
+    fresh = in_memory()
+    await catalog(fresh, *ALL_KINDS)
+    await known(fresh, organization())
+    await entered(fresh, *arrived, call("early", at=0.5, n=100), call("late", at=30, n=3))
+    assert await everything(fresh) == counted
+
+
+async def test_kept_events_that_do_not_fit_a_new_meter_count_for_nothing_there(begin, organization):
+    await known(begin, organization())
+    await entered(begin, call("1", n=2), call("2", n="many"), call("3", n=3))
+    await catalog(begin, meter("sum"))
+    await recounted(begin)
+    assert (await used(begin))["October"] == {"sum": (5, 5)}
+    # It was kept, so it stays a repeat although it would be refused today.
+    assert await entered(begin, call("2", n="many")) == [DUPLICATE]
+
+
+async def test_a_meter_counts_from_its_date_on_and_another_definition_counts_anew(begin, organization):
+    await known(begin, organization())
+    await entered(begin, call("1", at=1, n=100), call("2", at=48, n=20), call("3", at=49, n=3))
+    second = OCTOBER + timedelta(days=2)
+    await catalog(begin, meter("sum", counts_from=second))
+    await recounted(begin)
+    assert (await used(begin))["October"] == {"sum": (23, 23)}
+    assert await entered(begin, call("4", at=2, n=1000), call("5", at=50, n=1)) == [ACCEPTED] * 2
+    assert (await used(begin))["October"] == {"sum": (24, 24)}
+    assert await catalog(begin, meter("sum", counts_from=second), revision=2) == 0
+    assert await catalog(begin, meter("sum"), revision=3) == 1
+    assert await used(begin) == {}
+    await recounted(begin, limit=2)
+    assert (await used(begin))["October"] == {"sum": (1124, 1124)}
+
+
+async def test_a_changed_schedule_moves_windows_to_their_new_periods(begin, organization, arrived):
+    await catalog(begin, *ALL_KINDS)
+    await known(begin, organization())
+    await entered(begin, call("1", at=1, n=5), call("2", at=24 * 10, n=5), call("3", at=24 * 10 + 1, n=2))
+    async with begin() as (tx, events):
+        await record_reports([arrived(day=3, events=4)], tx=tx, now=NOW, is_publication_due=False)
+    async with begin() as (tx, events):
+        snapshot = organization(revision=2, anchor=OCTOBER + timedelta(days=9))
+        projected = await project_customers([snapshot], tx=tx)
+        assert projected.rescheduled == ("acme",)
+        assert len(await recompute_events("acme", tx=tx, events=events)) == 3
+        assert await recompute_events("acme", tx=tx, events=events) == ()
+    found = await used(begin)
+    assert {month: numbers["sum"] for month, numbers in found.items()} == {"September": (5, 5), "October": (7, 7)}
+    assert found["October"]["unique_count"] == (2, 2)
+    async with begin() as (tx, _):
+        in_force = [usage.period.start for usage in await tx.periods_in_force("acme", newest=None)]
+        assert in_force == [datetime(2026, 9, 10, tzinfo=UTC), datetime(2026, 10, 10, tzinfo=UTC)]
+        assert (await recompute_organization("acme", tx=tx)).repaired == ()
+        again = [usage.period.start for usage in await tx.periods_in_force("acme", newest=None)]
+        assert again == in_force
+
+
+async def test_a_period_may_begin_at_any_instant_and_windows_follow_their_start(begin, organization):
+    await catalog(begin, meter("sum"))
+    await known(begin, organization(anchor=OCTOBER + timedelta(hours=12, minutes=30)))
+    await entered(begin, call("1", at=12.75, n=1), call("2", at=13, n=10))
+    assert await used(begin) == {"September": {"sum": (1, 1)}, "October": {"sum": (10, 10)}}
+
+
+async def test_kept_events_are_read_page_by_page_with_their_bytes(begin, organization):
+    await known(begin, organization())
+    arrived = [call(str(n), at=n % 3, event_type="a" if n % 2 else "b") for n in range(9)]
+    await entered(begin, *arrived)
+    async with begin() as (_, events):
+        seen, after = [], None
+        while True:
+            page = await events.kept_events("acme", OCTOBER, NOVEMBER, after=after, limit=4)
+            seen += page
+            if len(page) < 4:
+                break
+            after = page[-1].event.moment
+        assert [kept.event.moment for kept in seen] == sorted(item.event.moment for item in arrived)
+        assert {kept.body for kept in seen} == {item.arrival.body for item in arrived}
+        of_type = await events.kept_events("acme", OCTOBER, NOVEMBER, event_type="a", limit=10)
+        assert {kept.event.event_id for kept in of_type} == {"1", "3", "5", "7"}
+        hour = OCTOBER + timedelta(hours=1)
+        in_hour = await events.kept_events("acme", hour, hour + timedelta(hours=1), limit=10)
+        assert {kept.event.event_id for kept in in_hour} == {"1", "4", "7"}
+        moment = in_hour[0].event.moment
+        assert (await events.events_at("acme", [moment]))[moment].event == in_hour[0].event
+        assert await events.events_at("globex", [moment]) == {}
+        assert await events.count_events("acme", "a", OCTOBER, hour) == 1
+    assert await entered(begin) == []
+
+
+class Crash(Exception):
+    """The process ends before the commit."""
+
+
+async def played(begin: Begin, batches: Sequence[tuple[Sequence[ArrivedEvent], bool]]) -> None:
+    """Enter batches; one that crashes is delivered again."""
+    for batch, crashes in batches:
+        if crashes:
+            with suppress(Crash):
+                async with begin() as (tx, events):
+                    await record_events(batch, tx=tx, events=events, now=NOW, is_publication_due=False)
+                    raise Crash
+        await entered(begin, *batch)
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.floats(0, 1_100).map(lambda hours: round(hours * 4) / 4),
+        st.integers(0, 6),
+        st.sampled_from(["large", "small", None]),
+    ),
+    max_size=18,
+)
+CUTS = st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=30, max_size=30)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=EVENTS, repeated=st.lists(st.integers(0, 17), max_size=10), cuts=CUTS, seed=st.integers(0, 999))
+async def test_any_order_repetition_cut_and_crash_of_events_gives_the_same_numbers(
+    events, repeated, cuts, seed, organization
+):
+    """And they are those that arithmetic on the set of events gives (L1, L2, L3)."""
+    arrived = [call(str(n), at=at, n=value, model=model) for n, (at, value, model) in enumerate(events)]
+    shuffled = arrived + [arrived[n] for n in repeated if n < len(arrived)]
+    random.Random(seed).shuffle(shuffled)
+    batches = []
+    for size, crashes in cuts:
+        batches.append((shuffled[:size], crashes))
+        shuffled = shuffled[size:]
+    batches.append((shuffled, False))
+    begin, other = in_memory(), in_memory()
+    for each in (begin, other):
+        await catalog(each, *ALL_KINDS)
+        await known(each, organization())
+    await entered(begin, *arrived)
+    await played(other, batches)
+    assert await everything(other) == await everything(begin)
+    found = await used(other)
+    for month, start, end in (
+        ("October", OCTOBER, NOVEMBER),
+        ("November", NOVEMBER, datetime(2026, 12, 1, tzinfo=UTC)),
+    ):
+        inside = sorted((item.event for item in arrived if start <= item.event.time < end), key=lambda e: e.moment)
+        if not inside:
+            assert month not in found
+            continue
+        values = [event.data["n"] for event in inside]
+        assert found[month] == {
+            "sum": (sum(values),) * 2,
+            "count": (len(values),) * 2,
+            "max": (max(values),) * 2,
+            "last": (values[-1], max(values)),
+            "unique_count": (len(set(values)),) * 2,
+        }
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("seed", range(4))
+async def test_postgres_gives_the_same_numbers_in_any_order_as_memory(database: Database, organization, seed):
+    dice = random.Random(seed)
+    arrived = [
+        call(str(n), at=dice.randrange(4_400) / 4, n=dice.randrange(9), model=dice.choice(["a", "b", None]))
+        for n in range(120)
+    ]
+    memory = in_memory()
+    await catalog(memory, *ALL_KINDS)
+    await known(memory, organization())
+    await entered(memory, *arrived)
+    slots = CounterSlots()
+
+    @asynccontextmanager
+    async def begin() -> AsyncIterator[Stores]:
+        async with database.begin() as transaction:
+            yield PostgresUsage(transaction, slots), PostgresEvents(transaction)
+
+    await known(begin, organization())
+    shuffled = arrived + dice.sample(arrived, 40)
+    dice.shuffle(shuffled)
+    batches = [(shuffled[n : n + 17], dice.random() < 0.4) for n in range(0, len(shuffled), 17)]
+    half = len(batches) // 2
+    await played(begin, batches[:half])
+    # The meters come when half of the events are there, and their recount between the others.
+    await catalog(begin, *ALL_KINDS)
+    for batch in batches[half:]:
+        await played(begin, [batch])
+        async with begin() as (tx, events):
+            await recount_some(tx=tx, events=events, limit=11)
+    await recounted(begin, limit=11)
+    assert await everything(begin) == await everything(memory)
+    async with begin() as (tx, events):
+        assert await recompute_events("acme", tx=tx, events=events) == ()
