@@ -14,6 +14,7 @@ from quill_cli import (
     usage_corrections,
     usage_events,
     usage_explanation,
+    usage_generations,
     usage_series,
 )
 from quill_cli.gateway import Connect, connect_over_http
@@ -45,6 +46,7 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     usage_backfill.add_to(usage_group, connect)
     usage_series.add_to(usage_group, connect)
     usage_events.add_to(usage_group, connect)
+    usage_generations.add_to(usage_group, connect)
     app.add_typer(usage_group, name="usage")
     app.add_typer(limits.commands(connect), name="limits")
     app.add_typer(invoices.commands(connect), name="invoices")

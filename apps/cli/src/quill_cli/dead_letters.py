@@ -134,11 +134,12 @@ def show_letters(service: str, document: dict[str, Any], *, limit: int) -> None:
     letters = document["results"]
     show_table(
         f"Parked by {service}",
-        ("id", "reason", "about", "detail", "record", "parked at", "sent again"),
+        ("id", "reason", "field", "about", "detail", "record", "parked at", "sent again"),
         [
             (
                 str(letter["id"]),
                 letter["reason_code"],
+                letter["attribute"],
                 letter["subject"],
                 letter["detail"],
                 f"{letter['topic']}[{letter['partition']}]@{letter['offset']}",

@@ -19,7 +19,7 @@ def command(connect: Connect) -> Callable[..., None]:
         token: Token = None,
         as_json: AsJson = False,
     ) -> None:
-        """List report runs. A failed one waits in `quill dead-letters list usage-ingest`; replay it there."""
+        """List report runs. A failed one waits in `quill dead-letters list --service usage-ingest`; replay it there."""
         with asking(connect, url, token) as gateway:
             gateway.get("/v1/report-runs", limit=limit).show(as_json=as_json, to_people=show_runs)
 

@@ -7,7 +7,14 @@ address: ``/usage-ingest/health/ready`` is ``/health/ready`` of usage-ingest.
 from typing import Final
 
 PREFIXES: Final[dict[str, tuple[str, ...]]] = {
-    "usage-ingest": ("/api/usage", "/api/v2/usage", "/v1/usage", "/v1/report-runs", "/v1/meter-events"),
+    "usage-ingest": (
+        "/api/usage",
+        "/api/v2/usage",
+        "/v1/usage",
+        "/v1/report-runs",
+        "/v1/meter-events",
+        "/v1/generations",
+    ),
     "quota-limiter": ("/v1/quota", "/v1/limits"),
     "subscriptions": ("/api/billing", "/api/products-v2", "/v1/customers", "/v1/catalog"),
     "invoicing": ("/v1/invoices", "/v1/reconciliations", "/webhooks/stripe"),

@@ -14,6 +14,7 @@ from quill_usage_ingest.api import (
     corrections,
     daily_report,
     explanation,
+    generations,
     meter_events,
     report_runs,
     usage,
@@ -24,7 +25,7 @@ from quill_usage_ingest.consumers.meter_events import meter_events as events_of_
 from quill_usage_ingest.consumers.queue import Copy, QueueIntake, pointer_from, report_from
 from quill_usage_ingest.consumers.report_runs import RunWorker
 from quill_usage_ingest.consumers.report_runs import report_runs as runs_of_pointers
-from quill_usage_ingest.consumers.teams import daily_report_teams, report_teams
+from quill_usage_ingest.consumers.teams import counting_reports, daily_report_teams, report_teams
 from quill_usage_ingest.gateways import bucket, queue
 from quill_usage_ingest.gateways.bucket import S3Bucket
 from quill_usage_ingest.gateways.queue import SqsQueue
@@ -71,6 +72,7 @@ def build(settings: UsageIngestSettings) -> Service:
                 slots=slots,
                 outbox=foundation.outbox,
                 publication=publication,
+                shadowed=settings.shadowed,
             )
         ),
         foundation.consumer(
@@ -83,11 +85,16 @@ def build(settings: UsageIngestSettings) -> Service:
             )
         ),
         foundation.consumer(runs_of_pointers(REPORT_RUNS_GROUP)),
-        foundation.consumer(daily_report_teams(f"{DAILY_REPORTS_GROUP}.teams", slots=slots, read=daily_report_of)),
+        foundation.consumer(
+            daily_report_teams(
+                f"{DAILY_REPORTS_GROUP}.teams", slots=slots, read=counting_reports(daily_report_of, settings.shadowed)
+            )
+        ),
     ]
     return foundation.service(
         routers=[
             report_runs.router(database=foundation.database, tokens=foundation.tokens),
+            generations.router(database=foundation.database, tokens=foundation.tokens, clock=foundation.clock),
             daily_report.router(
                 database=foundation.database, keyring=foundation.keyring, clock=foundation.clock, slots=slots
             ),

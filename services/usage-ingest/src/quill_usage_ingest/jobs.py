@@ -11,6 +11,7 @@ from quill_runtime.outbox import Outbox
 
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.event_recounts import EventRecounts
+from quill_usage_ingest.store.generations import PostgresGenerations
 from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.meter_recounts import CounterRecounts
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
@@ -18,6 +19,7 @@ from quill_usage_ingest.store.partitions import Partitions
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.store.team_rebuilds import TeamRebuilds
+from quill_usage_ingest.usecases.compare_generations import compare_generations
 from quill_usage_ingest.usecases.recompute import Recomputed, audit_organizations
 from quill_usage_ingest.usecases.recompute_events import recompute_events
 
@@ -30,6 +32,10 @@ RECOUNT_EVERY_SECONDS: Final = 1.0
 AUDIT_BATCH: Final = 50
 PARTITIONS_EVERY_SECONDS: Final = 3_600.0
 """Partitions are made months ahead; the first run comes at the start."""
+COMPARE_EVERY_SECONDS: Final = 5.0
+COMPARE_BATCH: Final = 500
+COMPARE_BATCHES_MAX: Final = 200
+"""In one run: a day of a hundred thousand organizations."""
 
 log = structlog.get_logger(__name__)
 
@@ -49,12 +55,14 @@ def jobs(
     audit = UsageAudit(database=database, slots=slots, recounts=recounts)
     rebuilds = TeamRebuilds(database=database, slots=slots)
     partitions = Partitions(database)
+    comparing = GenerationComparing(database=database)
     return [
         PeriodicJob(name="publish-due", every_seconds=PUBLISH_EVERY_SECONDS, run=publish_due, clock=clock),
         PeriodicJob(name="replay-parked", every_seconds=REPLAY_EVERY_SECONDS, run=replays.run, clock=clock),
         PeriodicJob(name="rebuild-teams", every_seconds=REBUILD_TEAMS_EVERY_SECONDS, run=rebuilds.run, clock=clock),
         PeriodicJob(name="recount-counters", every_seconds=RECOUNT_EVERY_SECONDS, run=recounts.run, clock=clock),
         PeriodicJob(name="recount-events", every_seconds=RECOUNT_EVERY_SECONDS, run=events.run, clock=clock),
+        PeriodicJob(name="compare-generations", every_seconds=COMPARE_EVERY_SECONDS, run=comparing.run, clock=clock),
         PeriodicJob(name="audit-usage", every_seconds=AUDIT_EVERY_SECONDS, run=audit.run, clock=clock),
         PeriodicJob(name="partitions", every_seconds=PARTITIONS_EVERY_SECONDS, run=partitions.run, clock=clock),
     ]
@@ -114,3 +122,27 @@ class UsageAudit:
             )
         self._after = after
         return len(repaired)
+
+
+class GenerationComparing:
+    """Compares what v1 and v2 say of the days that were marked, off the limit path and a few at a time.
+
+    A mark goes with its comparison, so killed anywhere it goes on where it was.
+    """
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def run(self, now: datetime) -> int:
+        """Work off the marks; returns how many."""
+        done = 0
+        for _ in range(COMPARE_BATCHES_MAX):
+            marks = await self._database.run(
+                lambda transaction: compare_generations(
+                    tx=PostgresGenerations(transaction), limit=COMPARE_BATCH, now=now
+                )
+            )
+            done += marks
+            if marks < COMPARE_BATCH:
+                break
+        return done

@@ -15,6 +15,7 @@ from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.generation_marks import mark_comparisons
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.teams import PostgresTeams
 from quill_usage_ingest.usecases.record_reports import CurrentUsage, NotYours, record_daily_report
@@ -78,6 +79,7 @@ async def _record(
     if isinstance(current, CurrentUsage):
         on_account = replace(report, organization_id=current.organization.organization_id)
         await record_teams([replace(teams, report=on_account)], tx=PostgresTeams(transaction, slots), now=now)
+        await mark_comparisons(transaction, [on_account])
         account, period = current.organization.organization_id, current.period
         found = await usage.event_usage(current.meters, [account])
         of_events = found.get((account, period.start, period.end), {})

@@ -1,6 +1,7 @@
 """Daily reports that came through a queue or a bucket: entered like every other report (L1, L4)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -11,10 +12,12 @@ from quill_runtime.consumption import Consumption, FollowUp, Received, Record, R
 from quill_runtime.database import Transaction
 from quill_runtime.outbox import Outbox
 
+from quill_usage_ingest.domain.generation import Generation, ShadowedGenerations
 from quill_usage_ingest.domain.meters import MeterMap
-from quill_usage_ingest.domain.usage_book import Refusal
+from quill_usage_ingest.domain.usage_book import Refusal, Verdict
 from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.generation_marks import mark_comparisons
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.usecases.record_reports import record_reports
@@ -27,40 +30,41 @@ FETCH_WAIT_MS: Final = 10
 
 
 def daily_reports(
-    group: str, *, park_as: str, slots: CounterSlots, outbox: Outbox, publication: SnapshotPublication
+    group: str,
+    *,
+    park_as: str,
+    slots: CounterSlots,
+    outbox: Outbox,
+    publication: SnapshotPublication,
+    shadowed: ShadowedGenerations,
 ) -> Consumption[DailyReport]:
-    """Reports in batches; one that cannot be read or entered is parked in the batch's own transaction."""
+    """Reports in batches; one that cannot be read or entered is parked in the batch's own transaction.
+
+    One of a shadowed generation is kept, so that it can be compared, and changes nothing else.
+    """
 
     async def apply(
         transaction: Transaction, received: Sequence[Received[DailyReport]], now: datetime
     ) -> FollowUp | None:
         usage = PostgresUsage(transaction, slots)
         metered = MeterMap.of(await usage.metered_products()).counters
-        parked: list[tuple[Record, Rejected]] = []
-        arrived: list[ArrivedReport] = []
-        records: list[Record] = []
-        for item in received:
-            try:
-                read = read_queued_report(item.message, metered)
-            except InvalidDailyReport as error:
-                parked.append((item.record, Rejected(error.code, str(error), attribute=error.attribute)))
-                continue
-            record = item.record
-            intake = INTAKES[item.message.generation]
-            arrival = Arrival(intake, read.body, record.topic, record.partition, record.offset, read.note or None)
-            arrived.append(ArrivedReport(read.report, arrival))
-            records.append(record)
+        read = _read_batch(received, metered, shadowed)
+        parked = read.parked
         try:
-            outcomes = await record_reports(arrived, tx=usage, now=now, is_publication_due=False)
+            outcomes = await record_reports(read.counting, tx=usage, now=now, is_publication_due=False)
         except TooManyCounters as error:
             raise Rejected("too_many_counters", str(error), attribute=error.counter) from error
+        await usage.keep_reports([(entry, Verdict.SHADOWED) for entry in read.looking_on], now=now)
+        kept = [entry.report for entry in read.looking_on]
         touched = set()
-        for entered, record, outcome in zip(arrived, records, outcomes, strict=True):
+        for entered, record, outcome in zip(read.counting, read.records, outcomes, strict=True):
             if isinstance(outcome, Refusal):
                 refused = Rejected(outcome.code, outcome.detail, attribute=outcome.attribute, subject=outcome.subject)
                 parked.append((record, refused))
             else:
                 touched.add(entered.report.organization_id)
+                kept.append(entered.report)
+        await mark_comparisons(transaction, kept)
         for record, rejected in parked:
             await dead_letters.park(
                 transaction, outbox=outbox, group=park_as, record=record, rejected=rejected, now=now
@@ -81,6 +85,39 @@ def daily_reports(
         max_records=BATCH_RECORDS_MAX,
         max_wait_ms=FETCH_WAIT_MS,
     )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What a batch holds: reports that count with their records, reports that look on, and what makes no sense."""
+
+    counting: list[ArrivedReport] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    looking_on: list[ArrivedReport] = field(default_factory=list)
+    parked: list[tuple[Record, Rejected]] = field(default_factory=list)
+
+
+def _read_batch(
+    received: Sequence[Received[DailyReport]], metered: Collection[str], shadowed: ShadowedGenerations
+) -> _Batch:
+    batch = _Batch()
+    for item in received:
+        record, generation = item.record, item.message.generation
+        try:
+            read = read_queued_report(item.message, metered)
+        except InvalidDailyReport as error:
+            batch.parked.append((record, Rejected(error.code, str(error), attribute=error.attribute)))
+            continue
+        arrival = Arrival(
+            INTAKES[generation], read.body, record.topic, record.partition, record.offset, read.note or None
+        )
+        entry = ArrivedReport(read.report, arrival)
+        if shadowed.holds(read.report.source, Generation(generation)):
+            batch.looking_on.append(entry)
+        else:
+            batch.counting.append(entry)
+            batch.records.append(record)
+    return batch
 
 
 def _decode(record: Record) -> DailyReport:

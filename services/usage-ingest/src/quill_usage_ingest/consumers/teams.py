@@ -10,6 +10,7 @@ from quill_contracts.topics import DAILY_REPORTS, USAGE_REPORTS
 from quill_runtime.consumption import Consumption, Received, Record, Rejected
 from quill_runtime.database import Transaction
 
+from quill_usage_ingest.domain.generation import Generation, ShadowedGenerations
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.team_cells import TeamsReport
 from quill_usage_ingest.domain.usage_report import UsageReport
@@ -46,6 +47,23 @@ def report_teams(group: str, *, slots: CounterSlots) -> Consumption[TeamsReport 
 ReadDailyReport = Callable[[DailyReport, Collection[str], datetime], tuple[UsageReport, Mapping[str, Any]]]
 """A daily report as a claim, with the fields of its JSON: given the record's message, the counters that the catalog
 names, and now. Raises ``ValueError`` when the report itself is wrong."""
+
+
+class LooksOn(ValueError):
+    """The report is of a shadowed generation; its teams do not count either."""
+
+
+def counting_reports(read: ReadDailyReport, shadowed: ShadowedGenerations) -> ReadDailyReport:
+    """Read only reports of generations that count."""
+
+    def read_counting(
+        daily: DailyReport, metered: Collection[str], now: datetime
+    ) -> tuple[UsageReport, Mapping[str, Any]]:
+        if shadowed.holds(daily.source, Generation(daily.generation)):
+            raise LooksOn(daily.source)
+        return read(daily, metered, now)
+
+    return read_counting
 
 
 def daily_report_teams(group: str, *, slots: CounterSlots, read: ReadDailyReport) -> Consumption[DailyReport | None]:

@@ -10,9 +10,11 @@ from quill_runtime.database import Transaction
 from sqlalchemy import Row, func, select, update
 
 from quill_usage_ingest.domain.completeness import Completeness
+from quill_usage_ingest.domain.generation import GENERATION_OF_INTAKE
 from quill_usage_ingest.domain.usage_book import Verdict
 from quill_usage_ingest.domain.usage_report import Correction, UsageReport, UsageWindow
 from quill_usage_ingest.ports import Arrival, KeptClaim, KeptReport
+from quill_usage_ingest.store.generation_marks import mark_comparisons_of_kept
 from quill_usage_ingest.store.tables import usage_reports
 from quill_usage_ingest.store.team_marks import mark_team_rebuilds
 
@@ -80,6 +82,7 @@ class PostgresClaims:
                 .values(verdict=verdict.value)
             )
             await mark_team_rebuilds(self._connection, kept_ids)
+            await mark_comparisons_of_kept(self._connection, kept_ids, intakes=GENERATION_OF_INTAKE)
 
 
 def _kept_claim(row: Row[Any]) -> KeptClaim:
