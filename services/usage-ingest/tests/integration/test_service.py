@@ -6,10 +6,8 @@ import contextlib
 import dataclasses
 import gzip
 import hashlib
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,7 +27,6 @@ from quill_contracts.usage import PeriodUsageSnapshot
 from quill_runtime.consumption import Record
 from quill_runtime.publisher import KafkaPublisher, Outgoing, PublishFailed
 from quill_runtime.sealing import Sealer
-from quill_stack.ports import free_port
 from quill_usage_ingest.app import build
 from quill_usage_ingest.consumers import report_runs
 from quill_usage_ingest.consumers.queue import QueueIntake, report_from
@@ -480,26 +477,6 @@ async def test_a_daily_report_that_is_not_good_is_refused_by_name_and_changes_no
         assert (shown["revision"], shown["periods"]) == (0, [])
 
 
-@pytest.fixture(scope="module")
-def queues() -> Iterator[str]:
-    """An emulator of SQS over HTTP, as a process of its own; its address."""
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 30
-        while process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{address}/moto-api/", trust_env=False).status_code == 200:
-                    break
-            time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
-
-
 @pytest.fixture
 async def queue(queues: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, Any]]:
     """A fresh queue: its address, and a client to send with."""
@@ -727,7 +704,7 @@ async def test_a_broken_run_is_parked_with_its_reason_and_replaying_its_pointer_
             ("invalid_pointer", None),
             ("wrong_manifest", "r1"),
         ]
-        await runs.write("r1", completeness="complete", started=TODAY, chunks=[[daily(event_count_in_period=7)] * 1])
+        await runs.write("r1", completeness="complete", started=TODAY, chunks=[[daily(event_count_in_period=7)] * 9])
         manifest = {**facts, "total_orgs": 9, "chunk_keys": [f"{facts['chunk_prefix']}chunk_0000.jsonl.gz"]}
         await runs._s3.put_object(Bucket="reports", Key=facts["manifest_key"], Body=orjson.dumps(manifest))
         (letter,) = [each for each in await running.dead_letters() if each["subject"] == "r1"]
@@ -736,7 +713,7 @@ async def test_a_broken_run_is_parked_with_its_reason_and_replaying_its_pointer_
         await running.until(lambda: running.events() == (7, 0, 7), seconds=40)
         shown = (await running.client.get("/v1/report-runs", headers=OPERATOR)).json()["results"]
         states = {each["run_id"]: (each["state"], each["chunks_done"], each["lines_sent"]) for each in shown}
-        assert states == {"r1": ("done", 1, 1), "r2": ("failed", 0, 0)}
+        assert states == {"r1": ("done", 1, 9), "r2": ("failed", 0, 0)}
 
 
 async def test_a_pointer_sent_again_with_other_facts_begins_anew(database):

@@ -5,7 +5,7 @@ import gzip
 import json
 import tracemalloc
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from quill_contracts.intakes import ReportRun as WireReportRun
 from quill_usage_ingest.consumers import run_copy
 from quill_usage_ingest.consumers.run_copy import copy_run
 from quill_usage_ingest.domain.completeness import Completeness
-from quill_usage_ingest.domain.report_run import BrokenRun, ReportRun, RunPosition
+from quill_usage_ingest.domain.report_run import BrokenRun, ReportRun, RunPosition, check_lines
 from quill_usage_ingest.wire.report_runs import InvalidPointer, from_wire_pointer
 
 SENT = datetime(2026, 10, 6, 0, 41, tzinfo=UTC)
@@ -140,8 +140,24 @@ def test_a_pointer_becomes_a_run_whose_claims_rank_by_its_start():
     ],
 )
 def test_a_pointer_that_makes_no_sense_names_the_field(field_name, value):
-    with pytest.raises(InvalidPointer, match=field_name):
+    with pytest.raises(InvalidPointer, match=field_name) as refused:
         from_wire_pointer(pointer(**{field_name: value}))
+    assert refused.value.attribute == field_name
+
+
+@pytest.mark.parametrize("missing", ["version", "run_id", "date", "report_completeness", "manifest_key", "total_orgs"])
+def test_a_pointer_that_lacks_a_field_names_it(missing):
+    body = json.dumps({name: value for name, value in POINTER.items() if name != missing})
+    with pytest.raises(InvalidPointer) as refused:
+        from_wire_pointer(WireReportRun(source="eu", sent_at=SENT, body=body))
+    assert refused.value.attribute == missing
+
+
+@pytest.mark.parametrize("body", ["", "%%%", "[]", "[" * 100_000, '{"version": NaN}'])
+def test_a_pointer_that_is_no_json_object_is_to_blame_itself(body):
+    with pytest.raises(InvalidPointer) as refused:
+        from_wire_pointer(WireReportRun(source="eu", sent_at=SENT, body=body))
+    assert refused.value.attribute == "body"
 
 
 async def test_every_line_arrives_as_it_was_with_its_place():
@@ -175,23 +191,59 @@ async def test_killed_at_any_step_it_goes_on_where_it_was_and_loses_nothing(monk
 
 
 @pytest.mark.parametrize(
-    ("changed", "code"),
+    ("changed", "code", "attribute"),
     [
-        ({"run_id": "r2"}, "wrong_manifest"),
-        ({"date": "2026-10-04"}, "wrong_manifest"),
-        ({"report_completeness": "partial"}, "wrong_manifest"),
-        ({"chunk_keys": [PREFIX + "a.jsonl.gz"]}, "wrong_manifest"),
-        ({"chunk_keys": [PREFIX + "a.jsonl.gz", PREFIX + "a.jsonl.gz"]}, "wrong_manifest"),
-        ({"chunk_keys": ["elsewhere/a.jsonl.gz", PREFIX + "b.jsonl.gz"]}, "wrong_manifest"),
-        ({"chunk_keys": [PREFIX + "a.jsonl.gz", PREFIX + "c.jsonl.gz"]}, "missing_object"),
-        ({"total_orgs": 6}, "wrong_manifest"),
-        ({"chunk_keys": "a"}, "wrong_manifest"),
+        ({"run_id": "r2"}, "wrong_manifest", "run_id"),
+        ({"date": "2026-10-04"}, "wrong_manifest", "date"),
+        ({"report_completeness": "partial"}, "wrong_manifest", "report_completeness"),
+        ({"chunk_keys": [PREFIX + "a.jsonl.gz"]}, "wrong_manifest", "chunk_count"),
+        ({"chunk_keys": [PREFIX + "a.jsonl.gz", PREFIX + "a.jsonl.gz"]}, "wrong_manifest", "chunk_keys"),
+        ({"chunk_keys": ["elsewhere/a.jsonl.gz", PREFIX + "b.jsonl.gz"]}, "wrong_manifest", "chunk_keys"),
+        ({"chunk_keys": [PREFIX + "a.jsonl.gz", PREFIX + "c.jsonl.gz"]}, "missing_object", "chunk_keys"),
+        ({"total_orgs": 6}, "wrong_manifest", "total_orgs"),
+        ({"chunk_keys": "a"}, "wrong_manifest", "chunk_keys"),
+        ({"total_orgs": 2**70}, "wrong_manifest", "total_orgs"),
+        ({"total_orgs": 5.5}, "wrong_manifest", "total_orgs"),
     ],
 )
-async def test_a_manifest_that_is_not_as_promised_is_named(changed, code):
+async def test_a_manifest_that_is_not_as_promised_is_named(changed, code, attribute):
     with pytest.raises(BrokenRun) as broken:
         await copy_run(RUN, RunPosition(), bucket=bucket(**changed), target=Target())
-    assert broken.value.code == code
+    assert (broken.value.code, broken.value.attribute) == (code, attribute)
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b"[" * 100_000, b"[]", b"\xff\xfe", b'{"total_orgs": NaN}'])
+async def test_a_manifest_that_cannot_be_read_is_to_blame_itself(content):
+    unreadable = bucket()
+    unreadable.objects[POINTER["manifest_key"]] = content
+    with pytest.raises(BrokenRun) as broken:
+        await copy_run(RUN, RunPosition(), bucket=unreadable, target=Target())
+    assert (broken.value.code, broken.value.attribute) == ("wrong_manifest", "manifest_key")
+
+
+async def test_a_missing_manifest_is_named():
+    empty = bucket()
+    del empty.objects[POINTER["manifest_key"]]
+    with pytest.raises(BrokenRun) as broken:
+        await copy_run(RUN, RunPosition(), bucket=empty, target=Target())
+    assert (broken.value.code, broken.value.attribute) == ("missing_object", "manifest_key")
+
+
+async def test_empty_lines_without_an_end_are_not_counted_to_the_end():
+    """A few kilobytes open to fifty million line ends."""
+    bomb, target = bucket(), Target()
+    bomb.objects[PREFIX + "b.jsonl.gz"] = gzip.compress(b"\n" * 50_000_000)
+    bomb.piece = 1_024
+    with pytest.raises(BrokenRun) as broken:
+        await copy_run(RUN, RunPosition(), bucket=bomb, target=target)
+    assert (broken.value.code, broken.value.attribute, len(target.arrived)) == ("wrong_line_count", "total_orgs", 3)
+
+
+def test_chunks_that_lack_an_organization_are_named():
+    check_lines(5, RUN)
+    for lines in (0, 4, 6):
+        with pytest.raises(BrokenRun, match="total_orgs"):
+            check_lines(lines, RUN)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +295,7 @@ async def test_a_line_without_an_end_is_not_held_for_ever(monkeypatch):
 
 async def test_memory_does_not_grow_with_the_chunk():
     """Sixty megabytes of lines, of which the copying holds a batch at a time."""
-    big, target = bucket(), Target()
+    big, target = bucket(total_orgs=5_003), Target()
     body = b'{"organization_id":"o","usage_report":{"padding":"' + b"x" * 12_000 + b'"}}\n'
     big.objects[PREFIX + "b.jsonl.gz"] = gzip.compress(body * 5_000, compresslevel=1)
     big.piece = 262_144
@@ -256,7 +308,7 @@ async def test_memory_does_not_grow_with_the_chunk():
     target.send = forget  # type: ignore[method-assign]
     tracemalloc.start()
     try:
-        await copy_run(RUN, RunPosition(), bucket=big, target=target)
+        await copy_run(replace(RUN, organizations=5_003), RunPosition(), bucket=big, target=target)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

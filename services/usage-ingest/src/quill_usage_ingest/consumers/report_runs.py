@@ -19,7 +19,7 @@ from quill_runtime.outbox import Outbox
 from quill_runtime.publisher import Outgoing, Publisher, PublishFailed
 
 from quill_usage_ingest.consumers.run_copy import copy_run
-from quill_usage_ingest.domain.report_run import BrokenRun, ReportRun, RunPosition
+from quill_usage_ingest.domain.report_run import BrokenRun, ReportRun, RunPosition, check_lines
 from quill_usage_ingest.gateways.bucket import BucketAway, S3Bucket
 from quill_usage_ingest.store.report_runs import LeasedRun, PostgresRuns
 from quill_usage_ingest.wire.report_runs import InvalidPointer, from_wire_pointer
@@ -49,7 +49,7 @@ def _decode(record: Record) -> ReportRun:
     try:
         return from_wire_pointer(WireReportRun.from_bytes(record.value))
     except InvalidPointer as error:
-        raise Rejected("invalid_pointer", str(error), attribute="body") from error
+        raise Rejected("invalid_pointer", str(error), attribute=error.attribute) from error
 
 
 class OpenBucket(Protocol):
@@ -105,6 +105,11 @@ class RunWorker(BackgroundTask):
             self._check_bucket(run)
             async with self._open_bucket() as bucket:
                 sent = await copy_run(run, leased.position, bucket=bucket, target=_Target(self, run))
+            await self._check_lines(run)
+        except asyncio.CancelledError:
+            # Stopped, not dead: the next worker need not wait for the lease to run out.
+            await asyncio.shield(self._release(leased))
+            raise
         except BrokenRun as broken:
             await self._broken(leased, broken)
         except (BucketAway, PublishFailed) as error:
@@ -119,9 +124,31 @@ class RunWorker(BackgroundTask):
             log.info("runs.copied", run_id=run.run_id, lines=sent, organizations=run.organizations)
         return True
 
+    async def _check_lines(self, run: ReportRun) -> None:
+        """A set of chunks that lacks an organization is copied anew when somebody has mended it.
+
+        Raises:
+            BrokenRun: lines and promise differ.
+        """
+        async with self._database.begin() as transaction:
+            runs = PostgresRuns(transaction)
+            lines = await runs.lines_sent(run.run_id)
+            if lines != run.organizations:
+                await runs.begin_anew(run.run_id)
+        check_lines(lines, run)
+
+    async def _release(self, leased: LeasedRun) -> None:
+        run_id, due_at = leased.run.run_id, self._clock.now()
+        try:
+            async with self._database.begin() as transaction:
+                reason = "its worker was stopped"
+                await PostgresRuns(transaction).postpone(run_id, attempts=leased.attempts, reason=reason, due_at=due_at)
+        except Exception as error:  # noqa: BLE001 - then the lease runs out by itself
+            log.warning("runs.not_released", run_id=run_id, error=repr(error))
+
     def _check_bucket(self, run: ReportRun) -> None:
         if run.bucket not in self._buckets:
-            raise BrokenRun("bucket_not_allowed", f"bucket: {run.bucket} is not among USAGE_BUCKETS")
+            raise BrokenRun("bucket_not_allowed", f"bucket: {run.bucket} is not among USAGE_BUCKETS", "bucket")
 
     async def _broken(self, leased: LeasedRun, broken: BrokenRun) -> None:
         run, attempts, now = leased.run, leased.attempts + 1, self._clock.now()
@@ -137,7 +164,7 @@ class RunWorker(BackgroundTask):
                 outbox=self._outbox,
                 group=self._park_as,
                 record=leased.pointer,
-                rejected=Rejected(broken.code, str(broken), attribute="body", subject=run.run_id),
+                rejected=Rejected(broken.code, str(broken), attribute=broken.attribute or "body", subject=run.run_id),
                 now=now,
             )
 

@@ -4,18 +4,21 @@ Killed anywhere, it goes on at the last position that was saved: at most one bat
 """
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from quill_contracts.intakes import DailyReport
 
-from quill_usage_ingest.domain.report_run import BrokenRun, ReportRun, RunPosition, check_manifest
+from quill_usage_ingest.domain.report_run import BrokenRun, Manifest, ReportRun, RunPosition, check_manifest
 from quill_usage_ingest.wire.report_runs import from_wire_manifest, to_wire_daily_report
 
 BATCH_LINES: Final = 200
 BATCH_BYTES: Final = 8 * 1024 * 1024
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
 MANIFEST_BYTES_MAX: Final = 64 * 1024 * 1024
+BLANK_LINES_MAX: Final = 1_000
+"""A mebibyte can open to a billion empty lines, which nobody should count to the end."""
 INFLATED_PIECE_BYTES: Final = 1024 * 1024
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
@@ -46,8 +49,26 @@ async def copy_run(run: ReportRun, start: RunPosition, *, bucket: Bucket, target
     Raises:
         BrokenRun: manifest, chunk or count is not what was promised; what was sent stays sent.
     """
-    manifest = from_wire_manifest(await _whole(bucket, run.bucket, run.manifest_key))
+    with _blaming("manifest_key"):
+        manifest = from_wire_manifest(await _whole(bucket, run.bucket, run.manifest_key))
     check_manifest(manifest, run)
+    with _blaming("chunk_keys"):
+        return await _copy_chunks(run, manifest, start, bucket=bucket, target=target)
+
+
+@contextmanager
+def _blaming(attribute: str) -> Iterator[None]:
+    """What is broken names at least the field that led to it."""
+    try:
+        yield
+    except BrokenRun as broken:
+        broken.attribute = broken.attribute or attribute
+        raise
+
+
+async def _copy_chunks(
+    run: ReportRun, manifest: Manifest, start: RunPosition, *, bucket: Bucket, target: CopyTarget
+) -> int:
     sent = 0
     for number, key in enumerate(manifest.chunk_keys):
         if number < start.chunk:
@@ -57,6 +78,9 @@ async def copy_run(run: ReportRun, start: RunPosition, *, bucket: Bucket, target
         waiting_bytes = line_number = 0
         async for line in _lines(bucket.pieces(run.bucket, key), key):
             line_number += 1
+            if line_number > run.organizations + BLANK_LINES_MAX:
+                detail = f"{key}: holds more lines than the {run.organizations} organizations of the whole run"
+                raise BrokenRun("wrong_line_count", detail, "total_orgs")
             if line_number <= skipped or not line.strip():
                 continue
             batch.append(to_wire_daily_report(line, run, chunk_key=key, number=line_number))
@@ -74,12 +98,12 @@ async def copy_run(run: ReportRun, start: RunPosition, *, bucket: Bucket, target
 
 
 async def _whole(bucket: Bucket, name: str, key: str) -> bytes:
-    body = b""
+    body = bytearray()
     async for piece in bucket.pieces(name, key):
         body += piece
         if len(body) > MANIFEST_BYTES_MAX:
             raise BrokenRun("wrong_manifest", f"{key}: is longer than {MANIFEST_BYTES_MAX} bytes")
-    return body
+    return bytes(body)
 
 
 async def _lines(pieces: AsyncIterator[bytes], key: str) -> AsyncIterator[bytes]:

@@ -7,11 +7,18 @@ from quill_usage_ingest.domain.completeness import Completeness
 
 
 class BrokenRun(Exception):
-    """A run that cannot be read as it lies in the bucket; ``code`` for machines, the text for people."""
+    """A run that cannot be read as it lies in the bucket.
 
-    def __init__(self, code: str, detail: str) -> None:
+    Args:
+        code: for machines.
+        detail: for people.
+        attribute: the field of pointer or manifest that is to blame, where it is known.
+    """
+
+    def __init__(self, code: str, detail: str, attribute: str | None = None) -> None:
         super().__init__(detail)
         self.code = code
+        self.attribute = attribute
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +71,22 @@ def check_manifest(manifest: Manifest, run: ReportRun) -> None:
     }
     for name, (of_manifest, of_pointer) in said.items():
         if of_manifest != of_pointer:
-            raise BrokenRun("wrong_manifest", f"{name}: the manifest says {of_manifest}, the pointer {of_pointer}")
+            detail = f"{name}: the manifest says {of_manifest}, the pointer {of_pointer}"
+            raise BrokenRun("wrong_manifest", detail, name)
     for key in manifest.chunk_keys:
         if not key.startswith(run.chunk_prefix):
-            raise BrokenRun("wrong_manifest", f"chunk_keys: {key} is not under {run.chunk_prefix}")
+            detail = f"chunk_keys: {key} is not under {run.chunk_prefix}"
+            raise BrokenRun("wrong_manifest", detail, "chunk_keys")
     if len(set(manifest.chunk_keys)) != len(manifest.chunk_keys):
-        raise BrokenRun("wrong_manifest", "chunk_keys: a chunk is listed twice")
+        raise BrokenRun("wrong_manifest", "chunk_keys: a chunk is listed twice", "chunk_keys")
+
+
+def check_lines(lines: int, run: ReportRun) -> None:
+    """All chunks together hold one line per organization, as pointer and manifest promised.
+
+    Raises:
+        BrokenRun: an organization is missing, or there is one too many.
+    """
+    if lines != run.organizations:
+        detail = f"total_orgs: the manifest says {run.organizations}, the chunks hold {lines} lines"
+        raise BrokenRun("wrong_line_count", detail, "total_orgs")

@@ -57,6 +57,7 @@ class PostgresRuns:
             "state": "due",
             "chunk": case((is_same, report_runs.c.chunk), else_=0),
             "line": case((is_same, report_runs.c.line), else_=0),
+            "lines_sent": case((is_same, report_runs.c.lines_sent), else_=0),
             "attempts": 0,
             "due_at": now,
             "reason": None,
@@ -96,6 +97,16 @@ class PostgresRuns:
             lines_sent=report_runs.c.lines_sent + sent,
             due_at=now + LEASE,
         )
+
+    async def lines_sent(self, run_id: str) -> int:
+        """Lines up to the saved position: what was sent beyond it is not counted, and is sent again."""
+        found = await self._connection.execute(select(report_runs.c.lines_sent).where(report_runs.c.run_id == run_id))
+        lines: int = found.scalar_one()
+        return lines
+
+    async def begin_anew(self, run_id: str) -> None:
+        """Forget how far it was copied; what was sent is the same claims again (L1)."""
+        await self._set(run_id, chunk=0, line=0, lines_sent=0)
 
     async def finish(self, run_id: str) -> None:
         await self._set(run_id, state="done", reason=None)

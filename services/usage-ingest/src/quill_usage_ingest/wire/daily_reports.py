@@ -7,6 +7,7 @@ is left out and noted.
 """
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -21,6 +22,8 @@ COUNTER_SUFFIX: Final = "_in_period"
 COUNTERS_MAX: Final = 1_000
 COUNTER_NAME_MAX: Final = 200
 TEAMS_MAX: Final = 100_000
+_ORGANIZATION_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,200}\Z")
+"""As in the contract: no customer can have another id, so such a report would wait for ever."""
 _LAST_INSTANT: Final = timedelta(microseconds=1)
 
 
@@ -65,6 +68,9 @@ def from_wire_daily_report(body: bytes) -> DailyReport:
         raise InvalidDailyReport("required", "organization_id: this field is required", "organization_id")
     if not isinstance(organization_id, str):
         raise InvalidDailyReport("invalid_input", "organization_id: must be a string", "organization_id")
+    if not _ORGANIZATION_ID.match(organization_id):
+        detail = "organization_id: must be 1 to 200 letters, digits, or any of _.:-"
+        raise InvalidDailyReport("invalid_input", detail, "organization_id")
     return DailyReport(body, fields, organization_id)
 
 
@@ -194,9 +200,10 @@ def _check_teams(teams: object) -> None:
 
 
 def _quantity(given: object, *, attribute: str) -> int:
+    if len(attribute) > COUNTER_NAME_MAX or "\x00" in attribute:
+        named = attribute[:COUNTER_NAME_MAX].replace("\x00", "\\0")
+        raise InvalidDailyReport("invalid_input", f"{named}: is no counter name", named)
     if type(given) is not int or not 0 <= given <= QUANTITY_MAX:
         detail = f"{attribute}: must be an integer from 0 to {QUANTITY_MAX}"
         raise InvalidDailyReport("invalid_input", detail, attribute)
-    if len(attribute) > COUNTER_NAME_MAX or "\x00" in attribute:
-        raise InvalidDailyReport("invalid_input", f"{attribute[:COUNTER_NAME_MAX]!r}: is no counter name")
     return given

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import re
 from datetime import date, datetime
 from typing import Annotated, Final, Literal
 
@@ -15,6 +16,8 @@ from quill_usage_ingest.domain.report_run import BrokenRun, Manifest, ReportRun
 
 PLAIN_LINE_BYTES_MAX: Final = 256 * 1024
 """Longer lines travel packed."""
+
+_FIELD: Final = re.compile(r"at `\$\.(\w+)|required field `(\w+)`")
 
 _Text = Annotated[str, Meta(min_length=1, max_length=1_024)]
 
@@ -42,7 +45,11 @@ class _Manifest(Struct, frozen=True):
 
 
 class InvalidPointer(ValueError):
-    """The pointer makes no sense; the text names the field."""
+    """The pointer makes no sense; ``attribute`` is the field, ``body`` when it is no JSON object."""
+
+    def __init__(self, detail: str, attribute: str = "body") -> None:
+        super().__init__(detail)
+        self.attribute = attribute
 
 
 def from_wire_pointer(wire: WireReportRun) -> ReportRun:
@@ -54,7 +61,7 @@ def from_wire_pointer(wire: WireReportRun) -> ReportRun:
     try:
         pointer = msgspec.json.decode(wire.body.encode(), type=_Pointer)
     except (ValueError, RecursionError) as error:
-        raise InvalidPointer(f"body: {error}") from error
+        raise InvalidPointer(f"body: {error}", _field_in(error) or "body") from error
     return ReportRun(
         run_id=pointer.run_id,
         source=pointer.region.lower(),
@@ -78,7 +85,8 @@ def from_wire_manifest(body: bytes) -> Manifest:
     try:
         wire = msgspec.json.decode(body, type=_Manifest)
     except (ValueError, RecursionError) as error:
-        raise BrokenRun("wrong_manifest", f"the manifest cannot be read: {error}") from error
+        detail = f"the manifest cannot be read: {error}"
+        raise BrokenRun("wrong_manifest", detail, _field_in(error) or "manifest_key") from error
     return Manifest(
         wire.run_id, wire.date, Completeness(wire.report_completeness), tuple(wire.chunk_keys), wire.total_orgs
     )
@@ -98,6 +106,12 @@ def to_wire_daily_report(line: bytes, run: ReportRun, *, chunk_key: str, number:
         chunk_key=chunk_key,
         line=number,
     )
+
+
+def _field_in(error: Exception) -> str | None:
+    """The field that a decoder's text names: ``… - at `$.date` ``, or ``… required field `date` ``."""
+    found = _FIELD.search(str(error))
+    return found[1] or found[2] if found else None
 
 
 def _is_text(line: bytes) -> bool:
