@@ -322,16 +322,23 @@ def platform(region: Region) -> RunPlatform:
     return run
 
 
+@pytest.fixture
+def around(region: Region) -> RunPlatform:
+    """``async with around(settings, client) as running``: the service runs elsewhere."""
+    return lambda settings, client: outside(settings, client, region)
+
+
 @asynccontextmanager
 async def outside(settings: UsageIngestSettings, client: httpx.AsyncClient, region: Region) -> AsyncIterator[Platform]:
     """What stands around a running service: license, catalog, and a reader of its snapshots."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     publisher = KafkaPublisher(settings.kafka_bootstrap_servers)
-    output = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False)
+    output = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
     await output.start()
     try:
         output.assign([TopicPartition(topics.PERIOD_USAGE.name, 0)])
-        await output.seek_to_beginning()
         running = Platform(client, publisher, output, region, today - timedelta(days=20))
         await running.send(topics.LICENSES, "license-1", a_license())
         for meter, counter in COUNTERS.items():
