@@ -1,7 +1,7 @@
 """Ceilings of Postgres for the same cells: nothing but the write, from lists prepared beforehand.
 
-Three layouts of the same reports, each batch a durable transaction of its own: packed rows by COPY, packed rows by one
-merging statement (what the service does at its core), and a row per counter.
+Four ways to write the same reports, each batch a durable transaction of its own: packed rows by COPY; packed rows by
+one merging statement, which is what the service does at its core; the same with totals beside; a row per counter.
 """
 
 import time
@@ -21,6 +21,9 @@ create table if not exists bare_copied (organization_id text, window_start times
     window_end timestamptz, quantities bigint[], ranks bigint[], primary key (organization_id, window_start, source))
     with (fillfactor = 70);
 create table if not exists bare_merged (like bare_copied including all) with (fillfactor = 70);
+create table if not exists bare_totalled (like bare_copied including all) with (fillfactor = 70);
+create table if not exists bare_totals (organization_id text, period_start timestamptz, complete bigint[],
+    partial bigint[], maximum bigint[], primary key (organization_id, period_start)) with (fillfactor = 70);
 create table if not exists bare_counters (organization_id text, window_start timestamptz, source text, counter int,
     quantity bigint, primary key (organization_id, window_start, source, counter)) with (fillfactor = 70);
 """
@@ -35,6 +38,14 @@ do update set quantities = (select array_agg(greatest(a, b) order by place)
                             from unnest(held.quantities, excluded.quantities) with ordinality as u(a, b, place)),
               ranks = (select array_agg(greatest(a, b) order by place)
                        from unnest(held.ranks, excluded.ranks) with ordinality as u(a, b, place))
+"""
+SAVE_TOTALS: Final = """
+insert into bare_totals (organization_id, period_start, complete, partial, maximum)
+select k.organization_id, k.period_start, ($4::bigint[])[(k.place - 1) * $3 + 1 : k.place * $3],
+       ($5::bigint[])[(k.place - 1) * $3 + 1 : k.place * $3], ($4::bigint[])[(k.place - 1) * $3 + 1 : k.place * $3]
+from unnest($1::text[], $2::timestamptz[]) with ordinality as k(organization_id, period_start, place)
+on conflict (organization_id, period_start)
+do update set complete = excluded.complete, partial = excluded.partial, maximum = excluded.maximum
 """
 UPSERT_COUNTERS: Final = """
 insert into bare_counters as held (organization_id, window_start, source, counter, quantity)
@@ -51,7 +62,10 @@ class BareSeconds:
 
     copied: float
     merged: float
+    with_totals: float
     counter_rows: float
+    counter_rows_wal: int
+    """Bytes of Postgres' log, not seconds."""
 
 
 class BareWriter:
@@ -66,16 +80,33 @@ class BareWriter:
         await self._connection.execute(TABLES)
 
     async def write(self, reports: Sequence[UsageReport]) -> BareSeconds:
-        """Write new rows three times over; sorted by key, as the service does."""
+        """Write new rows four times over; sorted by key, as the service does."""
         ordered = sorted(reports, key=lambda report: report.window_key)
-        return BareSeconds(
-            copied=await self._copy([_row(report) for report in ordered]),
-            merged=await self._run(MERGE, [_flat(part) for part in _parts(ordered, self._batch_reports)]),
-            counter_rows=await self._run(
-                UPSERT_COUNTERS,
-                [_cells(part) for part in _parts(ordered, max(1, BATCH_CELLS_OF_ROWS // len(ordered[0].counters)))],
-            ),
-        )
+        batches = [_flat(part) for part in _parts(ordered, self._batch_reports)]
+        copied = await self._copy([_row(report) for report in ordered])
+        merged = await self._run(MERGE, batches)
+        with_totals = await self._run_with_totals(batches)
+        wal = await self._wal_bytes()
+        rows_a_batch = max(1, BATCH_CELLS_OF_ROWS // len(ordered[0].counters))
+        counter_rows = await self._run(UPSERT_COUNTERS, [_cells(part) for part in _parts(ordered, rows_a_batch)])
+        return BareSeconds(copied, merged, with_totals, counter_rows, await self._wal_bytes() - wal)
+
+    async def _run_with_totals(self, batches: Sequence[tuple[Any, ...]]) -> float:
+        """The same merge and, in its transaction, a packed total per organization."""
+        merge = MERGE.replace("bare_merged", "bare_totalled")
+        started = time.perf_counter()
+        for arguments in batches:
+            organizations, starts, _, _, width, quantities, ranks = arguments
+            async with self._connection.transaction():
+                await self._connection.execute(merge, *arguments, timeout=TIMEOUT_SECONDS)
+                await self._connection.execute(
+                    SAVE_TOTALS, organizations, starts, width, quantities, ranks, timeout=TIMEOUT_SECONDS
+                )
+        return time.perf_counter() - started
+
+    async def _wal_bytes(self) -> int:
+        end: int = await self._connection.fetchval("select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
+        return end
 
     async def _copy(self, rows: Sequence[tuple[Any, ...]]) -> float:
         parts = list(_parts(rows, self._batch_reports))

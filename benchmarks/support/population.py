@@ -21,6 +21,8 @@ SOURCE: Final = "US"
 ANCHOR: Final = datetime(2025, 1, 1, tzinfo=UTC)
 DAY: Final = timedelta(days=1)
 COUNTERS_PER_REPORT: Final = 25
+COUNTERS_OF_A_REAL_REPORT: Final = 150
+"""About what PostHog counts of an organization (wire contract 5)."""
 TEAMS_PER_REPORT: Final = 3
 COUNTERS_PER_TEAM: Final = 12
 GROWING: Final = 3
@@ -32,10 +34,10 @@ def organization_id(number: int) -> str:
     return f"0190b5a0-0000-7000-8000-{number:012d}"
 
 
-def counter_names(catalog: CatalogDocument) -> list[str]:
+def counter_names(catalog: CatalogDocument, count: int = COUNTERS_PER_REPORT) -> list[str]:
     """The catalog's counters first; the others are stored but feed no meter, as most of PostHog's do."""
     metered = [product.counter for product in catalog.products if product.counter is not None]
-    others = [f"extra_{number:02d}_count" for number in range(COUNTERS_PER_REPORT - len(metered))]
+    others = [f"extra_{number:03d}_count_in_period" for number in range(count - len(metered))]
     return metered + others
 
 
@@ -103,10 +105,10 @@ def month_of(now: datetime) -> ServicePeriod:
 class Regions:
     """Reports of whole days, and the totals that must come out of them."""
 
-    def __init__(self, *, organizations: int, first_day: datetime) -> None:
+    def __init__(self, *, organizations: int, first_day: datetime, counters: int = COUNTERS_PER_REPORT) -> None:
         self.organizations = organizations
         self.catalog = load_catalog()
-        self.names = counter_names(self.catalog)
+        self.names = counter_names(self.catalog, counters)
         self.totals = dict.fromkeys(self.names, 0)
         """Sum over all organizations and days of the largest claim made so far."""
         self.windows = 0
@@ -143,7 +145,7 @@ class Regions:
     def _report(self, number: int, start: datetime) -> UsageReport:
         base = 1 + (number * 7_919 + self._days * 104_729) % 900_000
         counters = {name: base + position for position, name in enumerate(self.names)}
-        team = dict(list(counters.items())[-COUNTERS_PER_TEAM:])
+        team = dict(list(counters.items())[-(len(counters) * COUNTERS_PER_TEAM // COUNTERS_PER_REPORT) :])
         # Built without validation: the service validates, which is what is being measured.
         return UsageReport.model_construct(
             report_id=f"{SOURCE}-{start:%Y%m%d}-{number}",
