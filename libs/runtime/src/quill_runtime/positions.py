@@ -6,6 +6,7 @@ given up. So a zombie that was thought dead cannot commit anything (reliability 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -18,9 +19,8 @@ class Fenced(Exception):
     """Another member owns the partition now; drop the work in hand, it will be done there."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Partition:
-    """A partition of a topic."""
+class Partition(NamedTuple):
+    """A partition of a topic. A tuple, because one is looked up for every record."""
 
     topic: str
     number: int
