@@ -39,8 +39,8 @@ check: ## formatting, lint, types and import rules
 bench: ## measure; each benchmark prints its ratio to a ceiling measured in the same run
 	@set -e; for script in benchmarks/*.py; do $(RUN) python -m benchmarks.$$(basename $$script .py); done
 
-bench-ingest: ## measure usage ingest alone; ARGS=--quick for a minute
-	@$(RUN) python -m benchmarks.ingest $(ARGS)
+bench-ingest: ## measure usage ingest alone: speed, growth with history, latency; ARGS=--quick for a few minutes
+	@set -e; for part in ingest ingest_growth ingest_latency; do $(RUN) python -m benchmarks.$$part $(ARGS); done
 
 clean: down ## remove the stack's data and every cache; downloads and .venv stay
 	@rm -rf .local/stack .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
