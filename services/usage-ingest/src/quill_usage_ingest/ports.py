@@ -322,9 +322,13 @@ class EventTransaction(MeterRecounts, Protocol):
     async def event_windows(self, keys: Collection[EventWindowKey]) -> dict[EventWindowKey, Aggregate]: ...
 
     async def event_windows_between(
-        self, feed_id: int, organization_id: str, start: datetime | None, end: datetime | None, *, limit: int
+        self, feed_id: int, organization_id: str, start: datetime, end: datetime, *, limit: int
     ) -> list[tuple[EventWindowKey, Aggregate]]:
         """Windows that start in [``start``, ``end``), wholes and groups, by start."""
+        ...
+
+    async def whole_windows(self, feed_id: int, organization_id: str) -> list[tuple[datetime, Aggregate]]:
+        """Every window as a whole, without its groups, by start."""
         ...
 
     async def save_event_windows(self, windows: Mapping[EventWindowKey, Aggregate]) -> None: ...

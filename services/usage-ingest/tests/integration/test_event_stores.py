@@ -1,17 +1,20 @@
 """Meter events on the memory store and on Postgres: one suite, so that the fake cannot lie (L1-L4)."""
 
+import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from quill_runtime.database import Database
+from quill_contracts.usage import PeriodUsageSnapshot
+from quill_runtime.database import Database, Transaction
+from quill_runtime.publisher import KafkaPublisher, Outgoing
 from quill_usage_ingest.domain.event_book import EventOutcome
 from quill_usage_ingest.domain.event_meter import Aggregation, EventMeter
 from quill_usage_ingest.domain.meters import MeteredProduct
@@ -20,22 +23,26 @@ from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.domain.usage_report import QUANTITY_MAX
 from quill_usage_ingest.ports import Arrival, ArrivedEvent, EventTransaction, UsageTransaction
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.event_recounts import EventRecounts
 from quill_usage_ingest.store.memory import MemoryUsage
 from quill_usage_ingest.store.memory_events import MemoryEvents
 from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.project_products import project_products
 from quill_usage_ingest.usecases.recompute import recompute_organization
 from quill_usage_ingest.usecases.recompute_events import recompute_events
 from quill_usage_ingest.usecases.record_events import record_events
 from quill_usage_ingest.usecases.record_reports import record_reports
-from quill_usage_ingest.usecases.recount_events import project_event_meters, recount_some
+from quill_usage_ingest.usecases.recount_events import BEFORE_ALL, project_event_meters, recount_some
 from quill_usage_ingest.wire.meter_events import from_wire_event
+from sqlalchemy import text
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
+AFTER_ALL = datetime(9000, 1, 1, tzinfo=UTC)
 ACCEPTED, DUPLICATE = EventOutcome.ACCEPTED, EventOutcome.DUPLICATE
 
 Stores = tuple[UsageTransaction, EventTransaction]
@@ -144,7 +151,7 @@ async def everything(begin: Begin, organization_id: str = "acme") -> Any:
         windows, periods = {}, {}
         for feed in await events.feeds():
             for key, held in await events.event_windows_between(
-                feed.feed_id, organization_id, None, None, limit=10_000
+                feed.feed_id, organization_id, BEFORE_ALL.at, AFTER_ALL, limit=10_000
             ):
                 windows[feed.meter.usage_key, key.start, key.group] = held
             for period, held in (await events.event_periods_of(organization_id)).items():
@@ -394,6 +401,14 @@ async def test_any_order_repetition_cut_and_crash_of_events_gives_the_same_numbe
     await entered(begin, *arrived)
     await played(other, batches)
     assert await everything(other) == await everything(begin)
+    windows, _, _ = await everything(other)
+    for (usage_key, start, group), whole in windows.items():
+        if group is None:
+            parts = [held for (key, at, of), held in windows.items() if (key, at) == (usage_key, start) and of]
+            assert sum(part.events for part in parts) == whole.events
+            numbers = [part.quantity for part in parts]
+            assert whole.quantity == sum(numbers) if usage_key in ("sum", "count") else whole.quantity <= sum(numbers)
+            assert max(part.peak for part in parts) == whole.peak or usage_key not in ("max", "last")
     found = await used(other)
     for month, start, end in (
         ("October", OCTOBER, NOVEMBER),
@@ -448,3 +463,134 @@ async def test_postgres_gives_the_same_numbers_in_any_order_as_memory(database: 
     assert await everything(begin) == await everything(memory)
     async with begin() as (tx, events):
         assert await recompute_events("acme", tx=tx, events=events) == ()
+    published = Published()
+    publication = SnapshotPublication(database=database, publisher=cast("KafkaPublisher", published), slots=slots)
+    assert await publication.publish_current(["acme"]) == 1
+    snapshot = PeriodUsageSnapshot.from_bytes(published.messages[-1].value or b"")
+    numbers = {
+        f"{period.period_start:%B}": {
+            meter: (used.complete + used.partial, used.maximum) for meter, used in period.meters.items()
+        }
+        for period in snapshot.periods
+    }
+    assert numbers == await used(memory)
+
+
+class Published:
+    """Keeps what would go to Kafka."""
+
+    def __init__(self) -> None:
+        self.messages: list[Outgoing] = []
+
+    async def publish_all(self, messages: Sequence[Outgoing]) -> None:
+        self.messages.extend(messages)
+
+
+@pytest.mark.integration
+async def test_writers_recounts_and_a_changing_catalog_at_once_count_each_event_once(database: Database, organization):
+    """Overlapping batches in parallel, while meters come, change and are recounted: nobody waits for ever, none is
+    missed, none counts twice."""
+    dice = random.Random(3)
+    names = ["acme", "globex", "initech"]
+    arrived = [
+        call(str(n), at=dice.randrange(3_000) / 4, n=dice.randrange(9), model="a", organization_id=dice.choice(names))
+        for n in range(300)
+    ]
+    memory = in_memory()
+    await catalog(memory, meter("sum"), meter("unique_count"), meter("last"))
+    await known(memory, *(organization(name) for name in names))
+    await entered(memory, *arrived)
+    slots = CounterSlots()
+    running = asyncio.Event()
+
+    @asynccontextmanager
+    async def begin() -> AsyncIterator[Stores]:
+        async with database.begin() as transaction:
+            yield PostgresUsage(transaction, slots), PostgresEvents(transaction)
+
+    async def in_transaction(work: Callable[[UsageTransaction, EventTransaction], Awaitable[Any]]) -> Any:
+        async def run(transaction: Transaction) -> Any:
+            return await work(PostgresUsage(transaction, slots), PostgresEvents(transaction))
+
+        return await database.run(run)
+
+    async def write(seed: int) -> list[Any]:
+        own = random.Random(seed).sample(arrived, 200)
+        outcomes = []
+        for start in range(0, 200, 20):
+            batch = own[start : start + 20]
+            outcomes += await in_transaction(
+                lambda tx, events, batch=batch: record_events(
+                    batch, tx=tx, events=events, now=NOW, is_publication_due=False
+                )
+            )
+        return outcomes
+
+    async def recount() -> None:
+        while not running.is_set():
+            await in_transaction(lambda tx, events: recount_some(tx=tx, events=events, limit=7))
+            await asyncio.sleep(0.005)
+
+    async def change() -> None:
+        for revision, kinds in enumerate((["sum"], ["sum", "last"], ["unique_count"], ["sum", "unique_count", "last"])):
+            products = [
+                MeteredProduct(f"p{kind}", revision + 1, kind if kind in kinds else None, None, None, held)
+                for kind in ("sum", "unique_count", "last")
+                for held in (meter(kind) if kind in kinds else None,)
+            ]
+
+            async def work(tx: UsageTransaction, events: EventTransaction, products=products) -> None:
+                await events.hold_meters()
+                await project_products(products, tx=tx)
+                await project_event_meters(tx=tx, events=events)
+
+            await in_transaction(work)
+            await asyncio.sleep(0.15)
+
+    await known(begin, *(organization(name) for name in names))
+    recounting = asyncio.create_task(recount())
+    async with asyncio.timeout(90):
+        written, *_ = await asyncio.gather(*(write(seed) for seed in range(4)), change())
+        assert all(isinstance(outcome, EventOutcome) for outcome in written)
+        await write_rest(arrived, in_transaction)
+        running.set()
+        await recounting
+        await recounted(begin, limit=50)
+    for name in names:
+        assert await used(begin, name) == await used(memory, name)
+        mine, theirs = await everything(begin, name), await everything(memory, name)
+        assert mine[:2] == theirs[:2]
+
+
+async def write_rest(arrived: Sequence[ArrivedEvent], in_transaction: Any) -> None:
+    await in_transaction(
+        lambda tx, events: record_events(arrived, tx=tx, events=events, now=NOW, is_publication_due=False)
+    )
+
+
+@pytest.mark.integration
+async def test_what_a_retired_meter_left_behind_is_removed(database: Database, organization):
+    slots = CounterSlots()
+
+    @asynccontextmanager
+    async def begin() -> AsyncIterator[Stores]:
+        async with database.begin() as transaction:
+            yield PostgresUsage(transaction, slots), PostgresEvents(transaction)
+
+    await catalog(begin, *ALL_KINDS)
+    await known(begin, organization())
+    await entered(begin, *(call(str(n), at=n, n=n, model="a") for n in range(30)))
+    await catalog(
+        begin, meter("sum"), *(meter(each.usage_key, decimals=0, group_by=()) for each in ALL_KINDS[1:]), revision=2
+    )
+    await EventRecounts(database, slots).run(NOW)
+    async with database.begin() as transaction:
+        for table in ("event_windows", "event_values", "event_periods"):
+            left = await transaction.connection.scalar(
+                text(f"select count(*) from {table} where feed_id not in (select feed_id from event_feeds)")
+            )
+            assert left == 0
+        assert await transaction.connection.scalar(text("select count(*) from event_feeds")) == 5
+        names = await transaction.connection.scalar(text("select count(*) from event_names"))
+        assert names == 30
+    assert (await used(begin))["October"]["count"] == (30, 30)

@@ -81,7 +81,7 @@ async def _record(
         await record_teams([replace(teams, report=on_account)], tx=PostgresTeams(transaction, slots), now=now)
         await mark_comparisons(transaction, [on_account])
         account, period = current.organization.organization_id, current.period
-        found = await usage.event_usage(current.meters, [account])
+        found = await usage.event_usage(current.meters, [account], since=period.start)
         of_events = found.get((account, period.start, period.end), {})
         return replace(current, event_usage={meter: complete for meter, (complete, _, _) in of_events.items()})
     return current

@@ -37,7 +37,12 @@ async def event_meter_document(
         choices = ", ".join(meter.group_by) or "none: the meter has no dimensions"
         raise Problem(400, "invalid_choice", f"by: must be one of {choices}", attr="by")
     events = PostgresEvents(transaction)
-    document: dict[str, Any] = {"meter": meter.usage_key, **to_wire_event_meter(meter), "windows": []}
+    document: dict[str, Any] = {
+        "meter": meter.usage_key,
+        **to_wire_event_meter(meter),
+        "windows": [],
+        "windows_are_cut": False,
+    }
     feed = next((each for each in await events.feeds() if each.meter == meter), None)
     if feed is None:
         return document
@@ -47,6 +52,7 @@ async def event_meter_document(
             feed.feed_id, organization_id, period.start, period.end, limit=WINDOWS_SHOWN
         )
         document["windows"] = to_wire_windows(windows, meter)
+        document["windows_are_cut"] = len(windows) == WINDOWS_SHOWN
     if question.is_asked:
         span = question.span(organization, now=now)
         try:

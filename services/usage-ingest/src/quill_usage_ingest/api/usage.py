@@ -74,7 +74,8 @@ def router(  # noqa: C901 - a list of routes
             if meter in meters.counter_by_meter and periods:
                 newest = periods[-1].period
                 windows = await usage.windows_between(organization_id, newest.start, newest.end)
-            events = await usage.event_usage(meters, [organization_id])
+            oldest = periods[0].period.start if periods else clock.now()
+            events = await usage.event_usage(meters, [organization_id], since=oldest)
             document = to_wire_usage(
                 organization, periods=periods, meters=meters, meter=meter, windows=windows, events=events
             )

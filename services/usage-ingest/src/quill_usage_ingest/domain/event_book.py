@@ -86,13 +86,15 @@ class EventFeeds:
         """What the event is worth to each meter that counts it now; the rest of a recount comes to it by itself.
 
         Raises:
-            UnfitEvent: for one of the meters of its type; it must then count for none.
+            UnfitEvent: for one of the meters that take it; it must then count for none.
         """
         found = []
         for feed in self.by_type.get(event.event_type, ()):
+            if not feed.meter.takes(event):
+                continue
             measured = feed.meter.measure(event)
             reached = self.recounts.get((event.organization_id, feed.feed_id))
-            if feed.meter.takes(event) and (reached is None or event.moment <= reached):
+            if reached is None or event.moment <= reached:
                 found.append(Feeding(feed, measured))
         return found
 

@@ -138,17 +138,28 @@ class PostgresEventAggregates:
         return dict(_window(row) for row in rows)
 
     async def event_windows_between(
-        self, feed_id: int, organization_id: str, start: datetime | None, end: datetime | None, *, limit: int
+        self, feed_id: int, organization_id: str, start: datetime, end: datetime, *, limit: int
     ) -> list[tuple[EventWindowKey, Aggregate]]:
         query = select(event_windows).where(
-            event_windows.c.feed_id == feed_id, event_windows.c.organization_id == organization_id
+            event_windows.c.feed_id == feed_id,
+            event_windows.c.organization_id == organization_id,
+            event_windows.c.window_start >= start,
+            event_windows.c.window_start < end,
         )
-        if start is not None:
-            query = query.where(event_windows.c.window_start >= start)
-        if end is not None:
-            query = query.where(event_windows.c.window_start < end)
         ordered = query.order_by(event_windows.c.window_start, event_windows.c.grouping).limit(limit)
         return [_window(row) for row in await self._connection.execute(ordered)]
+
+    async def whole_windows(self, feed_id: int, organization_id: str) -> list[tuple[datetime, Aggregate]]:
+        rows = await self._connection.execute(
+            select(event_windows)
+            .where(
+                event_windows.c.feed_id == feed_id,
+                event_windows.c.organization_id == organization_id,
+                event_windows.c.grouping == _WHOLE,
+            )
+            .order_by(event_windows.c.window_start)
+        )
+        return [(row.window_start, _aggregate(row)) for row in rows]
 
     async def save_event_windows(self, windows: Mapping[EventWindowKey, Aggregate]) -> None:
         if windows:

@@ -130,16 +130,21 @@ class MemoryEvents(MemoryMeterRecounts):
         return {key: self.windows[key] for key in keys if key in self.windows}
 
     async def event_windows_between(
-        self, feed_id: int, organization_id: str, start: datetime | None, end: datetime | None, *, limit: int
+        self, feed_id: int, organization_id: str, start: datetime, end: datetime, *, limit: int
     ) -> list[tuple[EventWindowKey, Aggregate]]:
         found = [
             (key, held)
             for key, held in self.windows.items()
-            if (key.feed_id, key.organization_id) == (feed_id, organization_id)
-            and (start is None or key.start >= start)
-            and (end is None or key.start < end)
+            if (key.feed_id, key.organization_id) == (feed_id, organization_id) and start <= key.start < end
         ]
         return sorted(found, key=lambda item: (item[0].start, repr(item[0].group)))[:limit]
+
+    async def whole_windows(self, feed_id: int, organization_id: str) -> list[tuple[datetime, Aggregate]]:
+        return sorted(
+            (key.start, held)
+            for key, held in self.windows.items()
+            if (key.feed_id, key.organization_id, key.group) == (feed_id, organization_id, None)
+        )
 
     async def save_event_windows(self, windows: Mapping[EventWindowKey, Aggregate]) -> None:
         self.windows |= windows

@@ -373,9 +373,9 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
         """Where these counters stand in packed rows; those without a place were never reported."""
         return await self._slots.places(counters)
 
-    async def event_usage(self, meters: MeterMap, organization_ids: Collection[str]) -> EventUsage:
-        """What the meters that events feed used, by organization and period; asks nothing when there are none."""
-        return await event_usage(self._connection, meters, organization_ids)
+    async def event_usage(self, meters: MeterMap, organization_ids: Collection[str], *, since: datetime) -> EventUsage:
+        """What the meters that events feed used in periods since then; asks nothing when there are none."""
+        return await event_usage(self._connection, meters, organization_ids, since=since)
 
     async def known_among_parked(self, *, limit: int) -> list[str]:
         """Organizations that parked reports wait for and that are known by now."""

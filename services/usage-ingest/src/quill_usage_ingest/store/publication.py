@@ -6,6 +6,7 @@ Messages saved in an outbox beforehand could not promise that, so a row state (`
 """
 
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from quill_contracts.topics import PERIOD_USAGE
@@ -19,6 +20,7 @@ from quill_usage_ingest.store.meter_places import MeterPlaces, counters_of
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.wire.snapshots import PackedPeriod, encode_snapshot
 
+_NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 DUE_BATCH: Final = 200
 """Organizations published under one set of locks."""
 CONFIRMED_MAX: Final = 200_000
@@ -70,12 +72,14 @@ class SnapshotPublication:
         if not revisions:
             return 0
         meters = MeterMap.of(await usage.metered_products())
-        events = await usage.event_usage(meters, revisions)
+        periods: dict[str, list[PackedPeriod]] = {}
+        rows = await usage.packed_newest_periods(sorted(revisions), newest=SNAPSHOT_PERIODS)
+        for row in rows:
+            periods.setdefault(row.organization_id, []).append(row)
+        oldest = min((row.period_start for row in rows), default=_NEVER)
+        events = await usage.event_usage(meters, revisions, since=oldest)
         places = MeterPlaces.of(meters, await usage.slots_of(counters_of(meters)), events)
         further = places.further if places.has_further else None
-        periods: dict[str, list[PackedPeriod]] = {}
-        for row in await usage.packed_newest_periods(sorted(revisions), newest=SNAPSHOT_PERIODS):
-            periods.setdefault(row.organization_id, []).append(row)
         await self._publisher.publish_all(
             [
                 Outgoing(

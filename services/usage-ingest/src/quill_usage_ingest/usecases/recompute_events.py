@@ -1,19 +1,16 @@
 """Put the periods of event meters together again from windows: for a changed schedule, and as an audit (L2, L21)."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from operator import attrgetter
-from typing import Final
 
 from quill_pricing.period import BillingPeriod, BillingSchedule
 
 from quill_usage_ingest.domain.event_aggregate import Aggregate, combined
-from quill_usage_ingest.domain.event_book import EventPeriodKey, EventWindowKey, Feed
+from quill_usage_ingest.domain.event_book import EventPeriodKey, Feed
 from quill_usage_ingest.domain.event_meter import Aggregation
 from quill_usage_ingest.ports import EventTransaction, UsageTransaction
 from quill_usage_ingest.usecases.record_events import touch_periods
-
-WINDOWS_MAX: Final = 500_000
-"""Windows and groups of one organization and meter that one recomputation takes: years of hours."""
 
 
 async def recompute_events(
@@ -31,7 +28,7 @@ async def recompute_events(
     right: dict[EventPeriodKey, Aggregate] = {}
     feeds = {feed.feed_id: feed for feed in await events.feeds()}
     for feed in feeds.values():
-        windows = await events.event_windows_between(feed.feed_id, organization_id, None, None, limit=WINDOWS_MAX)
+        windows = await events.whole_windows(feed.feed_id, organization_id)
         right |= await _periods(feed, organization_id, standing.schedule, windows, events)
     stored = {
         key: held for key, held in (await events.event_periods_of(organization_id)).items() if key.feed_id in feeds
@@ -54,13 +51,12 @@ async def _periods(
     feed: Feed,
     organization_id: str,
     schedule: BillingSchedule,
-    windows: Sequence[tuple[EventWindowKey, Aggregate]],
+    windows: Sequence[tuple[datetime, Aggregate]],
     events: EventTransaction,
 ) -> Mapping[EventPeriodKey, Aggregate]:
     by_period: dict[BillingPeriod, list[Aggregate]] = {}
-    for key, aggregate in windows:
-        if key.group is None:
-            by_period.setdefault(schedule.period_containing(key.start), []).append(aggregate)
+    for start, aggregate in windows:
+        by_period.setdefault(schedule.period_containing(start), []).append(aggregate)
     periods = list(by_period)
     distinct: Mapping[tuple[int, str], int] = {}
     if feed.meter.aggregation is Aggregation.UNIQUE_COUNT and periods:
