@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quill_contracts.usage import PeriodUsageSnapshot
+from quill_pricing.period import BillingPeriod
 from quill_runtime.database import Database, Transaction
 from quill_runtime.publisher import KafkaPublisher, Outgoing
 from quill_usage_ingest.domain.event_book import EventOutcome
@@ -29,6 +30,8 @@ from quill_usage_ingest.store.memory_events import MemoryEvents
 from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
+from quill_usage_ingest.usecases import explain_events as explain_events_module
+from quill_usage_ingest.usecases.explain_events import TooManyEvents, explain_events
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.project_products import project_products
 from quill_usage_ingest.usecases.recompute import recompute_organization
@@ -594,3 +597,29 @@ async def test_what_a_retired_meter_left_behind_is_removed(database: Database, o
         names = await transaction.connection.scalar(text("select count(*) from event_names"))
         assert names == 30
     assert (await used(begin))["October"]["count"] == (30, 30)
+
+
+@pytest.mark.parametrize("aggregation", list(Aggregation))
+async def test_very_many_events_are_explained_from_their_hours_alike(begin, organization, monkeypatch, aggregation):
+    asked = meter(aggregation.value)
+    await catalog(begin, asked)
+    await known(begin, organization())
+    await entered(begin, *(call(str(n), at=n / 4, n=n % 5, model="ab"[n % 2]) for n in range(20)))
+    period = BillingPeriod(OCTOBER, NOVEMBER)
+    async with begin() as (tx, events):
+        account = await tx.organization("acme")
+        assert account is not None
+        from_events = await explain_events(account, period, asked, events=events)
+        monkeypatch.setattr(explain_events_module, "EVENTS_MAX", 10)
+        from_windows = await explain_events(account, period, asked, events=events)
+        assert (from_events.is_from_events, from_windows.is_from_events) == (True, False)
+        assert from_events.is_equal
+        assert from_windows.is_equal
+        assert dict(from_events.windows) == dict(from_windows.windows)
+        assert from_events.named.keys() == from_windows.named.keys()
+        assert from_windows.left_out == 0
+        with pytest.raises(TooManyEvents, match="ask without at"):
+            await explain_events(account, period, asked, events=events, at=NOW)
+        monkeypatch.setattr(explain_events_module, "WINDOWS_MAX", 3)
+        with pytest.raises(TooManyEvents, match="series"):
+            await explain_events(account, period, asked, events=events)

@@ -17,6 +17,7 @@ from quill_runtime.dead_letters import DeadLetter
 from quill_runtime.problems import Problem
 
 from quill_usage_ingest.api.callers import Authorization, require_reader
+from quill_usage_ingest.domain.explained_events import EventExplanation
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.usage_book import YEARS
@@ -92,10 +93,11 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
                     _counter(meters, meter)
                 meters = meters.only(meter)
             period = _period(organization, at=at, period_start=None, now=at)
-            of_events = [
-                await explain_events(organization, period, each, events=PostgresEvents(transaction), at=at)
-                for each in meters.event_meters.values()
-            ]
+            of_events, too_many = await _events_as_of(
+                organization, period, at, meters=meters, events=PostgresEvents(transaction)
+            )
+            if too_many and meter is not None:
+                raise too_many[0]
             answer = await usage_as_of(
                 organization,
                 period,
@@ -105,7 +107,10 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
                 tx=usage,
                 corrections=PostgresCorrections(transaction),
             )
-        return to_wire_as_of(answer, meters=meters, events=of_events)
+        return {
+            **to_wire_as_of(answer, meters=meters, events=of_events),
+            "too_many_events": [str(each) for each in too_many],
+        }
 
     @routes.get("/reports/{report_id}")
     async def show_report(
@@ -137,6 +142,20 @@ async def _reading_claims() -> AsyncIterator[None]:
         yield
     except (TooManyClaims, UnreadableClaim, TooManyEvents) as error:
         raise Problem(409, "cannot_be_explained", str(error)) from error
+
+
+async def _events_as_of(
+    organization: Organization, period: BillingPeriod, at: datetime, *, meters: MeterMap, events: PostgresEvents
+) -> tuple[list[EventExplanation], list[TooManyEvents]]:
+    """Every event meter as it was known, and why some cannot be told."""
+    found: list[EventExplanation] = []
+    too_many: list[TooManyEvents] = []
+    for meter in meters.event_meters.values():
+        try:
+            found.append(await explain_events(organization, period, meter, events=events, at=at))
+        except TooManyEvents as error:
+            too_many.append(error)
+    return found, too_many
 
 
 def _counter(meters: MeterMap, meter: str) -> str:

@@ -21,6 +21,7 @@ class EventExplanation:
         windows: hours and their groups, in order.
         left_out: kept events of the meter's type in the period that do not fit it.
         known_at: the number as it was known at the instant asked for.
+        is_from_events: made again from the kept events; else, of very many, put together from the stored hours.
         is_recounting: the stored number is not whole yet, and not published.
         named: the events that are first or last in a window.
     """
@@ -34,6 +35,7 @@ class EventExplanation:
     left_out: int
     known_at: CounterUsage | None
     is_recounting: bool
+    is_from_events: bool
     named: Mapping[Moment, MeterEvent]
 
     @property

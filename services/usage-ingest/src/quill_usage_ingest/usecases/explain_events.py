@@ -1,13 +1,15 @@
-"""Why an event meter has its number: made again from the kept events alone, hour by hour and group by group (L5)."""
+"""Why an event meter has its number: made again from the kept events, hour by hour and group by group (L5)."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from quill_pricing.period import BillingPeriod
 
+from quill_usage_ingest.domain.event_aggregate import combined
 from quill_usage_ingest.domain.event_book import EventBook, EventPeriodKey, Feed, Feeding
-from quill_usage_ingest.domain.event_meter import EventMeter, UnfitEvent
+from quill_usage_ingest.domain.event_meter import Aggregation, EventMeter, UnfitEvent
 from quill_usage_ingest.domain.explained_events import EventExplanation
 from quill_usage_ingest.domain.meter_event import HOUR
 from quill_usage_ingest.domain.organization import Organization
@@ -15,11 +17,13 @@ from quill_usage_ingest.domain.period_usage import NOTHING_USED
 from quill_usage_ingest.ports import EventTransaction, KeptEvent
 
 EVENTS_MAX: Final = 20_000
-"""Kept events that one explanation may be made of."""
+"""Kept events that one explanation counts again; of more it puts the stored hours together."""
+WINDOWS_MAX: Final = 20_000
+"""Stored hours and groups that one explanation shows."""
 
 
 class TooManyEvents(Exception):
-    """More events than one answer can weigh."""
+    """More events or groups than one answer can weigh."""
 
 
 async def explain_events(
@@ -33,7 +37,8 @@ async def explain_events(
     """Count the kept events of the period again, apart from what is stored.
 
     Raises:
-        TooManyEvents: more than `EVENTS_MAX` lie in the period.
+        TooManyEvents: so many hours and groups that they cannot be shown; or so many events, and ``at`` asks what was
+            known of them.
     """
     organization_id = organization.organization_id
     feed = next((each for each in await events.feeds() if each.meter == meter), None)
@@ -42,10 +47,15 @@ async def explain_events(
     # Windows that start in the period: whole hours from its first one on.
     start, end = _first_hour(period.start), _first_hour(period.end)
     kept = await events.kept_events(organization_id, start, end, event_type=meter.event_type, limit=EVENTS_MAX + 1)
-    if len(kept) > EVENTS_MAX:
-        raise TooManyEvents(f"more than {EVENTS_MAX} events lie in the period; page through /v1/meter-events instead")
-    book, left_out = _counted(organization, feed, kept)
     key = EventPeriodKey(feed.feed_id, organization_id, period)
+    is_recounting = (organization_id, feed.feed_id) in await events.recounts({organization_id})
+    stored = (await events.event_periods({key})).get(key)
+    if len(kept) > EVENTS_MAX:
+        if at is not None:
+            raise TooManyEvents(f"{meter.usage_key}: more than {EVENTS_MAX} events lie in the period; ask without at")
+        explained = await _from_windows(organization, period, feed, events)
+        return replace(explained, stored=stored, is_recounting=is_recounting)
+    book, left_out = _counted(organization, feed, kept)
     known_at = None
     if at is not None:
         then, _ = _counted(organization, feed, [each for each in kept if each.received_at <= at])
@@ -58,11 +68,49 @@ async def explain_events(
         meter=meter,
         windows=windows,
         total=book.periods.get(key),
-        stored=(await events.event_periods({key})).get(key),
+        stored=stored,
         left_out=left_out,
         known_at=known_at,
-        is_recounting=(organization_id, feed.feed_id) in await events.recounts({organization_id}),
+        is_recounting=is_recounting,
+        is_from_events=True,
         named={each.event.moment: each.event for each in kept if each.event.moment in edges},
+    )
+
+
+async def _from_windows(
+    organization: Organization, period: BillingPeriod, feed: Feed, events: EventTransaction
+) -> EventExplanation:
+    """Put the stored hours together: more events than are counted again for one question."""
+    organization_id, meter = organization.organization_id, feed.meter
+    windows = await events.event_windows_between(
+        feed.feed_id, organization_id, period.start, period.end, limit=WINDOWS_MAX + 1
+    )
+    if len(windows) > WINDOWS_MAX:
+        raise TooManyEvents(
+            f"{meter.usage_key}: more than {WINDOWS_MAX} hours and groups lie in the period; ask for a series instead"
+        )
+    distinct = 0
+    if meter.aggregation is Aggregation.UNIQUE_COUNT:
+        spans = [(period.start, period.end)]
+        distinct = (await events.distinct_values(feed.feed_id, organization_id, spans, {None: ""})).get((0, ""), 0)
+    wholes = [aggregate for key, aggregate in windows if key.group is None]
+    total = combined(meter.aggregation, wholes, distinct=distinct)
+    start = max(_first_hour(period.start), meter.counts_from or period.start)
+    kept = await events.count_events(organization_id, meter.event_type, start, period.end)
+    edges = {moment for _, aggregate in windows for moment in (aggregate.first, aggregate.last)}
+    named = await events.events_at(organization_id, edges)
+    return EventExplanation(
+        organization=organization,
+        period=period,
+        meter=meter,
+        windows=windows,
+        total=total,
+        stored=None,
+        left_out=kept - (total.events if total else 0),
+        known_at=None,
+        is_recounting=False,
+        is_from_events=False,
+        named={moment: each.event for moment, each in named.items()},
     )
 
 

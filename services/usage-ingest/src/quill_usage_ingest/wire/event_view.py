@@ -34,6 +34,7 @@ def to_wire_event_explanation(explained: EventExplanation, *, parked: Sequence[M
         "stored": to_wire_totals(explained.stored_usage),
         "is_equal": explained.is_equal,
         "is_recounting": explained.is_recounting,
+        "is_from_events": explained.is_from_events,
         "events": explained.total.events if explained.total else 0,
         "left_out": explained.left_out,
         "windows": to_wire_windows(explained.windows, explained.meter, named=explained),
