@@ -35,7 +35,7 @@ async def event_meter_document(
     """
     if question.by is not None and question.by not in meter.group_by:
         choices = ", ".join(meter.group_by) or "none: the meter has no dimensions"
-        raise Problem(400, "invalid_choice", f"by: must be one of {choices}", attr="by")
+        raise Problem(400, "invalid_input", f"by: must be one of {choices}", attr="by")
     events = PostgresEvents(transaction)
     document: dict[str, Any] = {
         "meter": meter.usage_key,

@@ -93,7 +93,7 @@ async def series_document(
         Problem: 400 for a span or a breakdown that is too large.
     """
     if question.by not in (None, *SeriesBy):
-        raise Problem(400, "invalid_choice", f"by: must be one of {', '.join(SeriesBy)}", attr="by")
+        raise Problem(400, "invalid_input", f"by: must be one of {', '.join(SeriesBy)}", attr="by")
     span = question.span(organization, now=now)
     counted = span if counts_from is None else replace(span, start=min(max(span.start, counts_from), span.end))
     amounts: dict[str | None, list[Amount]] = {} if question.by else {None: []}
