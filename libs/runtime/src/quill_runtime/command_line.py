@@ -3,9 +3,10 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import uvloop
 
@@ -17,6 +18,27 @@ from quill_runtime.sealing import InvalidSealingKeys
 from quill_runtime.settings import EXIT_BAD_CONFIGURATION, ServiceSettings, load
 
 S = TypeVar("S", bound=ServiceSettings)
+EXIT_REFUSED = 1
+
+
+class CommandRefused(Exception):
+    """What was asked cannot be done; says why and what to do instead. Printed without a traceback, exit status 1."""
+
+
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    del parser
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[S]):
+    """A one-off command of a service. What ``run`` returns is printed.
+
+    ``run`` may raise `CommandRefused`; ``declare`` adds the command's own arguments.
+    """
+
+    explanation: str
+    run: Callable[[S, argparse.Namespace], Coroutine[Any, Any, object]]
+    declare: Callable[[argparse.ArgumentParser], None] = _no_arguments
 
 
 def run(
@@ -24,30 +46,31 @@ def run(
     package: str,
     settings_type: type[S],
     build: Callable[[S], Service],
-    commands: Mapping[str, Callable[[S], Coroutine[Any, Any, object]]] = MappingProxyType({}),
+    commands: Mapping[str, Command[S]] = MappingProxyType({}),
+    arguments: Sequence[str] | None = None,
 ) -> None:
-    """Parse the command line, read the settings, do what was asked.
-
-    ``commands`` are further one-off commands of the service; what one returns is printed.
-    """
+    """Parse the command line, read the settings, do what was asked; ``arguments`` are the process's unless given."""
     parser = argparse.ArgumentParser(prog=f"python -m {package}")
-    parser.add_argument(
-        "command",
-        choices=["serve", "migrate", *commands],
-        help="run the service, update its tables, or do one of its own jobs once",
-    )
-    arguments = parser.parse_args()
+    choices = parser.add_subparsers(dest="command", required=True, metavar="command")
+    choices.add_parser("serve", help="run the service")
+    choices.add_parser("migrate", help="bring its tables up to date")
+    for name, command in commands.items():
+        command.declare(choices.add_parser(name, help=command.explanation, description=command.explanation))
+    asked = parser.parse_args(arguments)
     settings = load(settings_type)
     telemetry.configure(
         service=package.removeprefix("quill_").replace("_", "-"),
         level=settings.log_level,
         otlp_endpoint=settings.otlp_endpoint,
     )
-    if arguments.command == "migrate":
+    if asked.command == "migrate":
         asyncio.run(migrate(settings.database_url, (runtime_history(), service_history(package))))
         return
-    if arguments.command in commands:
-        sys.stdout.write(f"{asyncio.run(commands[arguments.command](settings))}\n")
+    if asked.command in commands:
+        try:
+            sys.stdout.write(f"{asyncio.run(commands[asked.command].run(settings, asked))}\n")
+        except CommandRefused as error:
+            parser.exit(EXIT_REFUSED, f"{asked.command}: {error}\n")
         return
     try:
         service = build(settings)

@@ -47,9 +47,19 @@ class Transaction:
 
 
 class Database:
-    """A bounded pool of connections to one database."""
+    """A bounded pool of connections to one database.
 
-    def __init__(self, url: str, *, pool_size: int = 8, application_name: str = "quill") -> None:
+    ``statement_timeout_ms`` is for one-off commands that move much at once; a service keeps the short one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 8,
+        application_name: str = "quill",
+        statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    ) -> None:
         self.url = url
         self._engine: AsyncEngine = create_async_engine(
             asyncpg_url(url),
@@ -60,10 +70,10 @@ class Database:
             isolation_level="READ COMMITTED",
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
-                "command_timeout": STATEMENT_TIMEOUT_MS / 1000 + 5,
+                "command_timeout": statement_timeout_ms / 1000 + 5,
                 "server_settings": {
                     "application_name": application_name,
-                    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                    "statement_timeout": str(statement_timeout_ms),
                     "lock_timeout": str(LOCK_TIMEOUT_MS),
                     "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
                     "timezone": "UTC",

@@ -1,6 +1,6 @@
 """``python -m quill_quota_limiter serve | migrate | rebuild``."""
 
-from quill_runtime.command_line import run
+from quill_runtime.command_line import Command, run
 
 from quill_quota_limiter.app import build, rebuild
 from quill_quota_limiter.settings import QuotaLimiterSettings
@@ -10,5 +10,5 @@ if __name__ == "__main__":
         package="quill_quota_limiter",
         settings_type=QuotaLimiterSettings,
         build=build,
-        commands={"rebuild": rebuild},
+        commands={"rebuild": Command("fill Redis from Postgres", lambda settings, _: rebuild(settings))},
     )

@@ -99,6 +99,10 @@ class TooManyCounters(Exception):
         self.counter = counter
 
 
+class TooManyWindows(Exception):
+    """A span holds more windows than one answer may; ask for a shorter one."""
+
+
 class UsageTransaction(Protocol):
     """Reads and writes of one transaction; they appear together or not at all."""
 
@@ -123,12 +127,27 @@ class UsageTransaction(Protocol):
         """Insert or replace the projection; never touches the usage revision."""
         ...
 
+    async def archived_months(self) -> frozenset[datetime]:
+        """First instants of the months whose reports and cells are out of reach; so they stay until the end."""
+        ...
+
     async def windows_of_days(self, days: Collection[DayKey]) -> dict[WindowKey, WindowCells]: ...
 
     async def windows_between(
-        self, organization_id: str, start: datetime | None, end: datetime | None
+        self, organization_id: str, start: datetime, end: datetime
     ) -> list[tuple[WindowKey, WindowCells]]:
-        """Windows that start in [``start``, ``end``), in order; None leaves a side open."""
+        """Windows that start in [``start``, ``end``), in order.
+
+        Raises:
+            MonthArchived: a part of the span is not here.
+            TooManyWindows: more than one answer may hold.
+        """
+        ...
+
+    async def windows_after(
+        self, organization_id: str, after: WindowKey | None, *, limit: int
+    ) -> list[tuple[WindowKey, WindowCells]]:
+        """The next windows of an organization in order, for going through all that are not archived."""
         ...
 
     async def periods(self, keys: Collection[PeriodKey]) -> dict[PeriodKey, PeriodUsage]:
@@ -179,12 +198,22 @@ class UsageTransaction(Protocol):
 
     async def kept_reports(
         self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
-    ) -> list[KeptReport]: ...
+    ) -> list[KeptReport]:
+        """Kept reports by rising id, of one window or of all that are not archived.
+
+        Raises:
+            MonthArchived: the window is not here.
+        """
+        ...
 
     async def kept_claims(
         self, organization_id: str, start: datetime, end: datetime, *, source: str | None = None
     ) -> list[KeptClaim]:
-        """Every distinct report ever kept for windows that start in [``start``, ``end``), oldest arrival first."""
+        """Every distinct report ever kept for windows that start in [``start``, ``end``), oldest arrival first.
+
+        Raises:
+            MonthArchived: a part of the span is not here.
+        """
         ...
 
     async def set_verdict(self, kept_ids: Collection[int], verdict: Verdict) -> None:
@@ -375,6 +404,10 @@ class TeamTransaction(Protocol):
         """Which reports of these names do not count (voided, shadowed), with their content hashes."""
         ...
 
+    async def archived_months(self) -> frozenset[datetime]:
+        """As of a `UsageTransaction`; read before rows are written."""
+        ...
+
     async def team_rows_of_days(self, days: Collection[DayKey]) -> TeamRows: ...
 
     async def save_team_rows(self, rows: TeamRows) -> None:
@@ -394,7 +427,17 @@ class TeamTransaction(Protocol):
         team_ids: Collection[str] | None,
         limit: int,
     ) -> list[TeamAmount]:
-        """Sums by interval (day, week, month), team and counter of windows starting in [``start``, ``end``)."""
+        """Sums by interval (day, week, month), team and counter of windows starting in [``start``, ``end``).
+
+        Raises:
+            MonthArchived: a part of the span is not here.
+        """
         ...
 
-    async def team_ids(self, organization_id: str, start: datetime, end: datetime, *, limit: int) -> list[str]: ...
+    async def team_ids(self, organization_id: str, start: datetime, end: datetime, *, limit: int) -> list[str]:
+        """Teams that have rows in [``start``, ``end``).
+
+        Raises:
+            MonthArchived: a part of the span is not here.
+        """
+        ...

@@ -104,7 +104,7 @@ async def reverted(begin, correction_id, *, now=NOW + 2 * HOUR):
 async def state(begin):
     """Cells and totals; maxima apart, since they come down for good with a correction (L3)."""
     async with begin() as (tx, _):
-        windows = {key: held.cells for key, held in await tx.windows_between("acme", None, None)}
+        windows = {key: held.cells for key, held in await tx.windows_after("acme", None, limit=1_000)}
         periods = await tx.periods_in_force("acme", newest=None)
         return windows, {name: held[:2] for usage in periods for name, held in usage.counters.items()}
 

@@ -105,7 +105,7 @@ class Story:
             await self.revert(position)
 
     async def cells(self):
-        return {key: held.cells for key, held in await self.tx.windows_between("acme", None, None) if held.cells}
+        return {key: held.cells for key, held in await self.tx.windows_after("acme", None, limit=1_000) if held.cells}
 
     async def check(self):
         expected = {}

@@ -9,6 +9,7 @@ from quill_runtime.clock import Clock
 from quill_runtime.database import Database, Transaction
 from quill_runtime.problems import Problem
 
+from quill_usage_ingest.api.archived import refusing_archived
 from quill_usage_ingest.api.callers import Authorization, not_known
 from quill_usage_ingest.domain.correction import InvalidCorrection
 from quill_usage_ingest.ports import TooManyCounters
@@ -111,7 +112,8 @@ async def _corrected(database: Database, slots: CounterSlots, work: Work, *, is_
         return corrected
 
     try:
-        return await database.run(in_transaction)
+        async with refusing_archived():
+            return await database.run(in_transaction)
     except _Previewed as previewed:
         return previewed.corrected
     except _REFUSED as error:

@@ -16,11 +16,13 @@ from quill_runtime.database import Database, Transaction
 from quill_runtime.dead_letters import DeadLetter
 from quill_runtime.problems import Problem
 
+from quill_usage_ingest.api.archived import refusing_archived
 from quill_usage_ingest.api.callers import Authorization, require_reader
 from quill_usage_ingest.domain.explained_events import EventExplanation
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.usage_book import YEARS
+from quill_usage_ingest.domain.usage_month import month_name
 from quill_usage_ingest.store.claims import TooManyClaims, UnreadableClaim
 from quill_usage_ingest.store.corrections import PostgresCorrections
 from quill_usage_ingest.store.counter_slots import CounterSlots
@@ -122,7 +124,7 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
             await readable(usage, organization_id, authorization)
             page = await usage.kept_reports(organization_id, window_start=None, after_id=report_id - 1, limit=1)
             if not page or page[0].id != report_id:
-                raise Problem(404, "not_found", "report_id: this organization has no such report", attr="report_id")
+                raise Problem(404, "not_found", await _no_such_report(usage), attr="report_id")
             kept = page[0]
             claims = await usage.kept_claims(organization_id, kept.window_start, kept.window_end, source=kept.source)
         claim = next(each for each in claims if each.kept.id == report_id)
@@ -139,7 +141,8 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
 async def _reading_claims() -> AsyncIterator[None]:
     """What cannot be explained is said with its reason."""
     try:
-        yield
+        async with refusing_archived():
+            yield
     except (TooManyClaims, UnreadableClaim, TooManyEvents) as error:
         raise Problem(409, "cannot_be_explained", str(error)) from error
 
@@ -156,6 +159,12 @@ async def _events_as_of(
         except TooManyEvents as error:
             too_many.append(error)
     return found, too_many
+
+
+async def _no_such_report(usage: PostgresUsage) -> str:
+    archived = sorted(month_name(month) for month in await usage.archived_months())
+    elsewhere = f"; reports of archived months ({', '.join(archived)}) are not here" if archived else ""
+    return f"report_id: this organization has no such report{elsewhere}"
 
 
 def _counter(meters: MeterMap, meter: str) -> str:

@@ -10,6 +10,7 @@ from quill_runtime.clock import Clock
 from quill_runtime.database import Database, Transaction
 from quill_runtime.problems import Problem
 
+from quill_usage_ingest.api.archived import refusing_archived
 from quill_usage_ingest.api.callers import Authorization, not_known, require_reader
 from quill_usage_ingest.api.event_series import event_meter_document
 from quill_usage_ingest.api.usage_series import AskedSeries, series_document
@@ -17,6 +18,7 @@ from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_cells import WindowCells
+from quill_usage_ingest.domain.usage_month import month_name
 from quill_usage_ingest.domain.usage_report import WindowKey
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.meter_events import PostgresEvents
@@ -63,7 +65,7 @@ def router(  # noqa: C901 - a list of routes
         """
         if asked.is_asked and meter is None:
             raise Problem(400, "required", "meter: name the meter whose series is asked for", attr="meter")
-        async with database.begin() as transaction:
+        async with refusing_archived(), database.begin() as transaction:
             usage = PostgresUsage(transaction, slots)
             organization = await readable(usage, organization_id, authorization)
             meters = MeterMap.of(await usage.metered_products())
@@ -109,14 +111,16 @@ def router(  # noqa: C901 - a list of routes
         limit: Annotated[int, Query(ge=1, le=REPORTS_PAGE_MAX)] = 100,
         authorization: Authorization = None,
     ) -> dict[str, Any]:
-        """The reports behind the numbers, with what became of each."""
-        async with database.begin() as transaction:
+        """The reports behind the numbers, with what became of each; those of ``archived_months`` are not among them."""
+        async with refusing_archived(), database.begin() as transaction:
             usage = PostgresUsage(transaction, slots)
             await readable(usage, organization_id, authorization)
+            archived = await usage.archived_months()
             kept = await usage.kept_reports(organization_id, window_start=window_start, after_id=after_id, limit=limit)
         return {
             "results": [to_wire_kept_report(report) for report in kept],
             "next_after_id": kept[-1].id if len(kept) == limit else None,
+            "archived_months": [month_name(month) for month in sorted(archived)],
         }
 
     @routes.post("/recompute")

@@ -13,6 +13,7 @@ from quill_runtime.problems import Problem
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from quill_usage_ingest.api.archived import refusing_archived
 from quill_usage_ingest.api.callers import Authorization, license_caller, not_yours
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.usage_series import Amount, series
@@ -59,7 +60,7 @@ def router(
         caller = license_caller(authorization, keyring, now)
         named: str = caller.claims["organization_id"]
         try:
-            async with database.begin() as transaction:
+            async with refusing_archived(), database.begin() as transaction:
                 await transaction.connection.execute(
                     text("select set_config('statement_timeout', :timeout, true)"), {"timeout": str(query_timeout_ms)}
                 )

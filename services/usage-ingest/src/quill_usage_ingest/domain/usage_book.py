@@ -9,17 +9,20 @@ from typing import Final, NamedTuple
 
 from quill_pricing.period import BillingPeriod, BillingSchedule
 
+from quill_usage_ingest.domain.archived_month import MonthArchived, first_archived
 from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.dated_counters import UNDATED, DatedCounters
 from quill_usage_ingest.domain.packed_cells import PackedCells, SlotChange
 from quill_usage_ingest.domain.packed_counters import PackedCounters
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_cells import WindowCells, rank_of
+from quill_usage_ingest.domain.usage_month import month_of
 from quill_usage_ingest.domain.usage_report import QUANTITY_MAX, DayKey, ReportName, UsageReport, WindowKey
 
 CLOCK_TOLERANCE: Final = timedelta(days=2)
 """How far a source's clock may run ahead of ours. An as-of instant of the year 9999 would win its cell for ever (L1),
 and windows of the next century would push today's period out of the snapshot."""
+MONTH_ARCHIVED: Final = "month_archived"
 YEARS: Final = range(1971, 9000)
 """Windows outside cannot be placed in a billing period; no honest report has one."""
 PERIODS_REMEMBERED: Final = 16_384
@@ -72,6 +75,9 @@ class UsageBook:
     Loaded with all windows of the days and all periods that the reports touch. Reports are entered one by one in the
     order they came, so the maxima do not depend on how a log happened to be cut into batches (L3). A layout that lacks
     a counter grows here; a store that keeps slots gives it whole.
+
+    Attributes:
+        archived: months whose cells are not at hand; a report about one cannot be merged.
     """
 
     schedules: Mapping[str, BillingSchedule]
@@ -80,6 +86,7 @@ class UsageBook:
     periods: dict[PeriodKey, PeriodUsage] = field(default_factory=dict)
     known_contents: dict[ReportName, set[bytes]] = field(default_factory=dict)
     layout: CounterLayout = field(default_factory=CounterLayout)
+    archived: frozenset[datetime] = frozenset()
     changed_windows: set[WindowKey] = field(default_factory=set)
     changed_periods: set[PeriodKey] = field(default_factory=set)
     dated: DatedCounters = UNDATED
@@ -113,6 +120,8 @@ class UsageBook:
         """
         if report.organization_id not in self.schedules:
             return unknown_organization(report.organization_id)
+        if self.archived and month_of(report.window.start) in self.archived:
+            return _month_archived(report, month_of(report.window.start))
         if report.content_hash in self.known_contents.get(report.name, ()):
             return Verdict.NO_CHANGE
         refusal = self._refuse(report, now=now)
@@ -191,6 +200,12 @@ class UsageBook:
         if report.window.start > now + CLOCK_TOLERANCE:
             detail = f"the window begins more than {CLOCK_TOLERANCE.days} days ahead of {now.isoformat()}"
             return Refusal("window_in_the_future", detail, "window_start", subject)
+        if self.archived and self.period_key(report) not in self.periods:
+            # It would begin a period of which nobody can add up the part that is not here.
+            period = self.period_key(report).period
+            month = first_archived(self.archived, period.start, period.end)
+            if month is not None:
+                return _month_archived(report, month)
         for start in self._starts_by_day.get(report.day_key, ()):
             other = self.windows[WindowKey(report.organization_id, start, report.source)].window
             if other != report.window and other.overlaps(report.window):
@@ -220,6 +235,12 @@ def unknown_organization(organization_id: str) -> Refusal:
         "organization_id",
         organization_id,
     )
+
+
+def _month_archived(report: UsageReport, month: datetime) -> Refusal:
+    """Entering it needs cells of a month that is not here (L2)."""
+    detail = f"window_start: {MonthArchived(month)}; then replay this report"
+    return Refusal(MONTH_ARCHIVED, detail, "window_start", report.organization_id)
 
 
 def _overflow(report: UsageReport, after: PackedCounters, changes: list[SlotChange]) -> Refusal:

@@ -14,6 +14,7 @@ from quill_usage_ingest.domain.generation import GENERATION_OF_INTAKE
 from quill_usage_ingest.domain.usage_book import Verdict
 from quill_usage_ingest.domain.usage_report import Correction, UsageReport, UsageWindow
 from quill_usage_ingest.ports import Arrival, KeptClaim, KeptReport
+from quill_usage_ingest.store.archived_months import PostgresArchivedMonths
 from quill_usage_ingest.store.generation_marks import mark_comparisons_of_kept
 from quill_usage_ingest.store.tables import usage_reports
 from quill_usage_ingest.store.team_marks import mark_team_rebuilds
@@ -53,7 +54,7 @@ def claim_of(arrival: Arrival, counters: Mapping[str, int]) -> bytes | None:
     return zlib.compress(msgspec.json.encode(dict(counters)), level=1)
 
 
-class PostgresClaims:
+class PostgresClaims(PostgresArchivedMonths):
     """Kept claims on one open transaction."""
 
     def __init__(self, transaction: Transaction) -> None:
@@ -62,6 +63,7 @@ class PostgresClaims:
     async def kept_claims(
         self, organization_id: str, start: datetime, end: datetime, *, source: str | None = None
     ) -> list[KeptClaim]:
+        await self._refuse_archived(start, end)
         query = select(usage_reports).where(
             usage_reports.c.organization_id == organization_id,
             usage_reports.c.window_start >= start,

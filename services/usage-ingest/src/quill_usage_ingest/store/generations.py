@@ -20,6 +20,7 @@ from quill_usage_ingest.domain.generation_comparison import (
     GenerationClaim,
 )
 from quill_usage_ingest.domain.usage_report import DayKey
+from quill_usage_ingest.store.archived_months import PostgresArchivedMonths
 from quill_usage_ingest.store.generation_tables import generation_comparisons, generation_marks
 
 DIFFERENCES_KEPT: Final = 50
@@ -69,7 +70,7 @@ class KeptComparison:
     accepted_at: datetime | None
 
 
-class PostgresGenerations:
+class PostgresGenerations(PostgresArchivedMonths):
     """Comparisons on one open transaction."""
 
     def __init__(self, transaction: Transaction) -> None:

@@ -4,14 +4,16 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from quill_usage_ingest.domain.archived_month import refuse_archived
 from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.domain.usage_cells import WindowCells
+from quill_usage_ingest.domain.usage_month import month_of
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, WindowKey
 from quill_usage_ingest.ports import ArrivedReport, KeptClaim, KeptReport, TooManyCounters
 
@@ -31,6 +33,7 @@ class MemoryUsage:
     products: dict[str, MeteredProduct] = field(default_factory=dict)
     layout: CounterLayout = field(default_factory=CounterLayout)
     further_licenses: dict[str, frozenset[str]] = field(default_factory=dict)
+    months_out_of_reach: frozenset[datetime] = frozenset()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["MemoryUsage"]:
@@ -61,6 +64,9 @@ class MemoryUsage:
         revision = known.usage_revision if known else 0
         self.held_organizations[organization.organization_id] = replace(organization, usage_revision=revision)
 
+    async def archived_months(self) -> frozenset[datetime]:
+        return self.months_out_of_reach
+
     async def windows_of_days(self, days: Collection[DayKey]) -> dict[WindowKey, WindowCells]:
         return {
             key: held
@@ -69,18 +75,23 @@ class MemoryUsage:
         }
 
     async def windows_between(
-        self, organization_id: str, start: datetime | None, end: datetime | None
+        self, organization_id: str, start: datetime, end: datetime
     ) -> list[tuple[WindowKey, WindowCells]]:
-        return sorted(
-            (
-                (key, held)
-                for key, held in self.held_windows.items()
-                if key.organization_id == organization_id
-                and (start is None or key.start >= start)
-                and (end is None or key.start < end)
-            ),
-            key=lambda item: item[0],
-        )
+        refuse_archived(self.months_out_of_reach, start, end)
+        return [(key, held) for key, held in self._windows_of(organization_id) if start <= key.start < end]
+
+    async def windows_after(
+        self, organization_id: str, after: WindowKey | None, *, limit: int
+    ) -> list[tuple[WindowKey, WindowCells]]:
+        return [
+            (key, held)
+            for key, held in self._windows_of(organization_id)
+            if month_of(key.start) not in self.months_out_of_reach and (after is None or key > after)
+        ][:limit]
+
+    def _windows_of(self, organization_id: str) -> list[tuple[WindowKey, WindowCells]]:
+        of_organization = [item for item in self.held_windows.items() if item[0].organization_id == organization_id]
+        return sorted(of_organization, key=lambda item: item[0])
 
     async def periods(self, keys: Collection[PeriodKey]) -> dict[PeriodKey, PeriodUsage]:
         return {key: self.held_periods[key] for key in keys if key in self.held_periods}
@@ -167,10 +178,13 @@ class MemoryUsage:
     async def kept_reports(
         self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
     ) -> list[KeptReport]:
+        if window_start is not None:
+            refuse_archived(self.months_out_of_reach, window_start, window_start + timedelta(microseconds=1))
         return [
             kept
             for kept, name, _ in self.reports
             if name.organization_id == organization_id
+            and name.month not in self.months_out_of_reach
             and kept.id > after_id
             and window_start in (None, kept.window_start)
         ][:limit]
@@ -178,6 +192,7 @@ class MemoryUsage:
     async def kept_claims(
         self, organization_id: str, start: datetime, end: datetime, *, source: str | None = None
     ) -> list[KeptClaim]:
+        refuse_archived(self.months_out_of_reach, start, end)
         return [
             claim
             for _, claim in sorted(self.claims.items())

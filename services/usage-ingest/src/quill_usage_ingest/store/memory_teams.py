@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from quill_usage_ingest.domain.archived_month import refuse_archived
 from quill_usage_ingest.domain.team_cells import TeamRows
 from quill_usage_ingest.domain.usage_cells import is_complete
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, WindowKey
@@ -19,6 +20,7 @@ class MemoryTeams:
     rows: TeamRows = field(default_factory=dict)
     voided: set[tuple[object, bytes]] = field(default_factory=set)
     counters: set[str] = field(default_factory=set)
+    months_out_of_reach: frozenset[datetime] = frozenset()
 
     async def hold_teams(self, organization_ids: Collection[str], *, counters: Collection[str]) -> None:
         del organization_ids
@@ -30,6 +32,9 @@ class MemoryTeams:
 
     async def out_of_count(self, names: Collection[ReportName]) -> set[tuple[object, bytes]]:
         return {(name, content) for name, content in self.voided if name in names}
+
+    async def archived_months(self) -> frozenset[datetime]:
+        return self.months_out_of_reach
 
     async def team_rows_of_days(self, days: Collection[DayKey]) -> TeamRows:
         return {
@@ -55,6 +60,7 @@ class MemoryTeams:
         team_ids: Collection[str] | None,
         limit: int,
     ) -> list[TeamAmount]:
+        refuse_archived(self.months_out_of_reach, start, end)
         sums: dict[tuple[datetime, str, str], tuple[int, bool]] = {}
         for key, row in self.rows.items():
             if key.organization_id != organization_id or not start <= key.start < end:
@@ -70,6 +76,7 @@ class MemoryTeams:
         return sorted(found)[:limit]
 
     async def team_ids(self, organization_id: str, start: datetime, end: datetime, *, limit: int) -> list[str]:
+        refuse_archived(self.months_out_of_reach, start, end)
         found = {
             key.team_id for key in self.rows if key.organization_id == organization_id and start <= key.start < end
         }

@@ -1,4 +1,4 @@
-"""Reports that wait for their organization to become known (L4)."""
+"""Reports that wait for their organization to become known, or for their month to come back (L4)."""
 
 from datetime import datetime
 from typing import Final
@@ -6,6 +6,9 @@ from typing import Final
 from quill_runtime import dead_letters
 from quill_runtime.database import Transaction
 from quill_runtime.outbox import Outbox
+
+from quill_usage_ingest.domain.usage_book import MONTH_ARCHIVED
+from quill_usage_ingest.domain.usage_month import month_name
 
 UNKNOWN_ORGANIZATION: Final = "unknown_organization"
 LETTERS_PER_PAGE: Final = 500
@@ -27,3 +30,19 @@ async def replay_parked_reports(
         if len(letters) < LETTERS_PER_PAGE:
             break
     return replayed
+
+
+async def replay_archived_reports(
+    transaction: Transaction, *, outbox: Outbox, month: datetime, after_id: int, now: datetime
+) -> tuple[int, int | None]:
+    """Send reports to their topic again that were parked because this month was archived, a page at a time.
+
+    Returns:
+        How many, and the id to go on after; None at the end.
+    """
+    letters = await dead_letters.waiting(
+        transaction, reason_code=MONTH_ARCHIVED, after_id=after_id, limit=LETTERS_PER_PAGE
+    )
+    of_month = [letter for letter in letters if letter.detail.startswith(f"window_start: {month_name(month)} ")]
+    await dead_letters.replay(transaction, outbox=outbox, letters=of_month, now=now)
+    return len(of_month), letters[-1].id if len(letters) == LETTERS_PER_PAGE else None

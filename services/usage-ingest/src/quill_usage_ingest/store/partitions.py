@@ -11,9 +11,10 @@ from typing import Final
 
 import structlog
 from quill_runtime.database import Database, Transaction
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from quill_usage_ingest.domain.usage_month import month_after, month_name, month_of
+from quill_usage_ingest.store.archive_tables import OUT_OF_REACH, archived_months
 
 PARTITIONED: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -25,6 +26,8 @@ PARTITIONED: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Tables in the order they are locked, each with how a partition is stored: rows of cells are rewritten in place."""
+ARCHIVED: Final = ("usage_reports", "usage_windows", "team_windows")
+"""Those of them that leave together when a month is archived; events stay."""
 MONTHS_AHEAD: Final = 3
 MONTHS_BACK: Final = 120
 """Rows of up to ten years ago that lie in the default partition get a partition of their own; what is older stays."""
@@ -56,6 +59,11 @@ class Partitions:
             for month in missing:
                 made += await self._make(table, month)
         return made
+
+    async def make(self, month: datetime) -> None:
+        """Make the partitions of a month that are missing; rows that lie in the default partition move there."""
+        for table in PARTITIONED:
+            await self._make(table, month)
 
     async def _make(self, table: str, month: datetime) -> bool:
         async with self.database.begin() as transaction:
@@ -95,7 +103,10 @@ async def _missing(transaction: Transaction, table: str, now: datetime) -> list[
         ),
         {"oldest": month_after(present, -MONTHS_BACK), "newest": month_after(present, MONTHS_AHEAD + 1)},
     )
-    wanted = sorted(ahead | {row.month for row in rows})
+    gone = await transaction.connection.execute(
+        select(archived_months.c.month).where(archived_months.c.state.in_(OUT_OF_REACH))
+    )
+    wanted = sorted((ahead | {row.month for row in rows}) - {row.month for row in gone})
     return [month for month in wanted if not await exists(transaction, partition_name(table, month))]
 
 

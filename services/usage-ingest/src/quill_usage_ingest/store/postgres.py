@@ -4,12 +4,12 @@ import functools
 import json
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
 from quill_runtime.database import Transaction
-from sqlalchemy import Row, Select, func, select, text, update
+from sqlalchemy import Row, Select, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_usage_ingest.domain.counter_layout import CounterLayout
@@ -21,7 +21,7 @@ from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, WindowKey, window_of
-from quill_usage_ingest.ports import ArrivedReport, KeptReport
+from quill_usage_ingest.ports import ArrivedReport, KeptReport, TooManyWindows
 from quill_usage_ingest.store import statements
 from quill_usage_ingest.store.array_text import array_text
 from quill_usage_ingest.store.claims import PostgresClaims, claim_of
@@ -36,6 +36,9 @@ from quill_usage_ingest.store.tables import metered_products, organizations, per
 
 ROWS_MAX = 100_000
 """Windows or periods of one organization that one read may return: ten years of thirty sources."""
+
+
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
@@ -143,14 +146,33 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
         return dict(await self._windows(rows))
 
     async def windows_between(
-        self, organization_id: str, start: datetime | None, end: datetime | None
+        self, organization_id: str, start: datetime, end: datetime
+    ) -> list[tuple[WindowKey, WindowCells]]:
+        await self._refuse_archived(start, end)
+        query = (
+            select(usage_windows)
+            .where(
+                usage_windows.c.organization_id == organization_id,
+                usage_windows.c.window_start >= start,
+                usage_windows.c.window_start < end,
+            )
+            .order_by(usage_windows.c.window_start, usage_windows.c.source)
+        )
+        rows = (await self._connection.execute(query.limit(ROWS_MAX + 1))).all()
+        if len(rows) > ROWS_MAX:
+            raise TooManyWindows(f"more than {ROWS_MAX:,} windows; ask for a shorter span")
+        return await self._windows(rows)
+
+    async def windows_after(
+        self, organization_id: str, after: WindowKey | None, *, limit: int
     ) -> list[tuple[WindowKey, WindowCells]]:
         query = select(usage_windows).where(usage_windows.c.organization_id == organization_id)
-        if start is not None:
-            query = query.where(usage_windows.c.window_start >= start)
-        if end is not None:
-            query = query.where(usage_windows.c.window_start < end)
-        ordered = query.order_by(usage_windows.c.window_start, usage_windows.c.source).limit(ROWS_MAX)
+        if after is not None:
+            query = query.where(
+                usage_windows.c.window_start >= after.start,
+                tuple_(usage_windows.c.window_start, usage_windows.c.source) > tuple_(after.start, after.source),
+            )
+        ordered = query.order_by(usage_windows.c.window_start, usage_windows.c.source).limit(limit)
         return await self._windows((await self._connection.execute(ordered)).all())
 
     async def save_windows(self, windows: Mapping[WindowKey, WindowCells]) -> None:
@@ -309,6 +331,8 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
     async def kept_reports(
         self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
     ) -> list[KeptReport]:
+        if window_start is not None:
+            await self._refuse_archived(window_start, window_start + _MICROSECOND)
         columns = [usage_reports.c[name] for name in KeptReport.__dataclass_fields__]
         query = select(*columns).where(
             usage_reports.c.organization_id == organization_id, usage_reports.c.id > after_id

@@ -13,6 +13,7 @@ from quill_usage_ingest.domain.team_cells import TeamKey, TeamRows
 from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageWindow, WindowKey
 from quill_usage_ingest.domain.usage_series import TeamAmount
+from quill_usage_ingest.store.archived_months import PostgresArchivedMonths
 from quill_usage_ingest.store.array_text import array_text
 from quill_usage_ingest.store.counter_slots import SLOTS_MAX, CounterSlots
 from quill_usage_ingest.store.months import of_months
@@ -83,7 +84,7 @@ _COMPLETE_FROM: Final = 1 << 60
 """Ranks below it are of windows their source still counts (L6)."""
 
 
-class PostgresTeams:
+class PostgresTeams(PostgresArchivedMonths):
     """`TeamTransaction` on one open transaction."""
 
     def __init__(self, transaction: Transaction, slots: CounterSlots) -> None:
@@ -167,6 +168,7 @@ class PostgresTeams:
         team_ids: Collection[str] | None,
         limit: int,
     ) -> list[TeamAmount]:
+        await self._refuse_archived(start, end)
         names = (await self._slots.reaching(SLOTS_MAX)).names
         slots = [slot for slot, name in enumerate(names) if name in counters]
         rows = await self._connection.execute(
@@ -188,6 +190,7 @@ class PostgresTeams:
         ]
 
     async def team_ids(self, organization_id: str, start: datetime, end: datetime, *, limit: int) -> list[str]:
+        await self._refuse_archived(start, end)
         rows = await self._connection.execute(
             _TEAM_IDS, {"organization_id": organization_id, "start": start, "end": end, "rows": limit}
         )

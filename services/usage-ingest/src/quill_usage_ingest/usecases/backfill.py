@@ -30,6 +30,7 @@ async def backfill_reports(
         TooManyCounters: a new counter name found no slot; nothing may be committed.
     """
     await tx.lock_organizations({item.report.organization_id for item in arrived})
+    await tx.archived_months()  # Read before any cell: no month leaves in between.
     windows = dict(await tx.windows_of_days({item.report.day_key for item in arrived}))
     outcomes = await record_reports(arrived, tx=tx, now=now, is_publication_due=True)
     answers = []

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from quill_usage_ingest.domain.generation import Generation
 from quill_usage_ingest.domain.generation_comparison import Comparison, GenerationClaim, compare
+from quill_usage_ingest.domain.usage_month import month_of
 from quill_usage_ingest.domain.usage_report import DayKey
 
 
@@ -13,6 +14,8 @@ class GenerationTransaction(Protocol):
     """What comparing needs of a store."""
 
     async def take_marks(self, *, limit: int) -> tuple[list[DayKey], int]: ...
+
+    async def archived_months(self) -> frozenset[datetime]: ...
 
     async def newest_claims(self, keys: Sequence[DayKey]) -> Mapping[DayKey, Mapping[Generation, GenerationClaim]]: ...
 
@@ -24,9 +27,12 @@ class GenerationTransaction(Protocol):
 async def compare_generations(*, tx: GenerationTransaction, limit: int, now: datetime) -> int:
     """Compare the days marked longest ago; returns how many marks were worked off.
 
-    Whatever is said of a day after this read it marks the day again, so the last comparison is of the last words.
+    Whatever is said of a day after this read it marks the day again, so the last comparison is of the last words. A day
+    of an archived month stays as it was compared: what was said of it is not here.
     """
-    keys, marks = await tx.take_marks(limit=limit)
+    archived = await tx.archived_months()
+    marked, marks = await tx.take_marks(limit=limit)
+    keys = [key for key in marked if month_of(key.day) not in archived]
     if not keys:
         return marks
     claims = await tx.newest_claims(keys)

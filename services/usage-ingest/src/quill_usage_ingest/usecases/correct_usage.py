@@ -10,6 +10,7 @@ from typing import Final, assert_never
 
 import msgspec
 
+from quill_usage_ingest.domain.archived_month import refuse_archived
 from quill_usage_ingest.domain.correction import (
     AppliedCorrection,
     CorrectionKind,
@@ -83,6 +84,7 @@ async def apply_correction(
         UnknownOrganization: nobody to correct.
         CorrectionConflict: the id is known with another content.
         InvalidCorrection: naming the field; nothing may be committed.
+        MonthArchived: what it would touch is not here; nothing may be committed.
         TooManyCounters: a replaced counter's name found no slot; nothing may be committed.
     """
     work = await _begin(order.organization_id, tx=tx, corrections=corrections, now=now)
@@ -120,6 +122,7 @@ async def revert_correction(
 
     Raises:
         UnknownOrganization | UnknownCorrection: nothing to take back.
+        MonthArchived: what it touched is not here.
     """
     work = await _begin(organization_id, tx=tx, corrections=corrections, now=now)
     found = next((each for each in work.known if each.order.correction_id == correction_id), None)
@@ -130,6 +133,11 @@ async def revert_correction(
     before = await work.periods()
     others = [each for each in work.known if each.is_in_force and each is not found]
     still_out = {taken.kept_id for each in others for taken in each.taken_out}
+    archived = await tx.archived_months()
+    for start in [taken.window_start for taken in found.taken_out] + [
+        each.window.start for each in found.order.windows
+    ]:
+        refuse_archived(archived, start, start + _MICROSECOND)
     kept = await _kept(work, [*(taken.kept_id for taken in found.taken_out), *found.entered_ids])
     verdicts = {taken.kept_id: taken.verdict for taken in found.taken_out if taken.kept_id not in still_out}
     verdicts |= dict.fromkeys(found.entered_ids, Verdict.VOIDED)
@@ -160,7 +168,10 @@ async def _void(order: CorrectionOrder, work: _Work) -> tuple[TakenOut, ...]:
         report = kept.get(kept_id)
         attribute = f"report_ids__{position}"
         if report is None:
-            detail = f"{attribute}: no report {kept_id} is kept for this organization; take ids from its reports"
+            detail = (
+                f"{attribute}: no report {kept_id} is kept for this organization, or its month is archived; take ids"
+                " from its reports"
+            )
             raise InvalidCorrection("unknown_report", detail, attribute)
         if report.intake == INTAKE:
             detail = f"{attribute}: report {kept_id} is a correction's own; revert that correction instead"
@@ -174,7 +185,7 @@ async def _void(order: CorrectionOrder, work: _Work) -> tuple[TakenOut, ...]:
 async def _replace(order: CorrectionOrder, work: _Work) -> tuple[int, ...]:
     if order.source is None or order.start is None or order.end is None:
         raise InvalidCorrection("required", "source, start and end: a replacement needs all three", "source")
-    await _check_windows(order, work)
+    await _check_windows(order, order.start, order.end, work)
     arrived = [
         ArrivedReport(
             order.replacement_report(replacement, as_of=work.at),
@@ -192,18 +203,18 @@ async def _replace(order: CorrectionOrder, work: _Work) -> tuple[int, ...]:
     return tuple(claim.kept.id for claim in claims if claim.report.name in names)
 
 
-async def _check_windows(order: CorrectionOrder, work: _Work) -> None:
+async def _check_windows(order: CorrectionOrder, span_start: datetime, span_end: datetime, work: _Work) -> None:
     """The range is replaced as a whole: a window of the source in it that is not named would silently stay."""
     named = set()
     for position, replacement in enumerate(order.windows):
         start = replacement.window.start
         attribute = f"windows__{position}__window_start"
-        if order.start is None or order.end is None or not order.start <= start < order.end:
+        if not span_start <= start < span_end:
             raise InvalidCorrection("invalid_input", f"{attribute}: must be within start and end", attribute)
         if start in named:
             raise InvalidCorrection("invalid_input", f"{attribute}: is given twice", attribute)
         named.add(start)
-    held = await work.tx.windows_between(order.organization_id, order.start, order.end)
+    held = await work.tx.windows_between(order.organization_id, span_start, span_end)
     left = [key.start for key, _ in held if key.source == order.source and key.start not in named]
     if left:
         detail = (

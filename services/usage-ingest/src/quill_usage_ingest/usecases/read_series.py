@@ -22,7 +22,7 @@ class Windows(Protocol):
     """What a series needs of the organization's own cells."""
 
     async def windows_between(
-        self, organization_id: str, start: datetime | None, end: datetime | None
+        self, organization_id: str, start: datetime, end: datetime
     ) -> list[tuple[WindowKey, WindowCells]]: ...
 
 

@@ -1,18 +1,24 @@
 """Add up all cells again: the audit and its repair (L2, L3)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from operator import attrgetter
+from typing import Final
 
 from quill_pricing.period import BillingPeriod
 
+from quill_usage_ingest.domain.archived_month import first_archived
 from quill_usage_ingest.domain.dated_counters import DatedCounters
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.period_usage import PeriodSum, PeriodUsage, reconciled, sum_windows
 from quill_usage_ingest.domain.usage_book import PeriodKey
 from quill_usage_ingest.domain.usage_cells import WindowCells
+from quill_usage_ingest.domain.usage_report import WindowKey
 from quill_usage_ingest.ports import UsageTransaction
+
+WINDOWS_PER_PAGE: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +34,15 @@ async def recompute_organization(organization_id: str, *, tx: UsageTransaction) 
     """Add up all cells again under the present schedule: the audit, its repair, and what a changed schedule needs.
 
     Maxima already published for a period are kept (L3); a period that is no longer on the schedule goes out of force.
-    An organization nobody knows has nothing to recompute.
+    Periods of which a month is archived stay as they are: their cells are not all here, and adding up the rest would
+    make them smaller. An organization nobody knows has nothing to recompute.
     """
     known = (await tx.lock_organizations({organization_id})).get(organization_id)
     if known is None:
         return Recomputed(organization_id, (), 0)
+    archived = await tx.archived_months()
     dated = MeterMap.of(await tx.metered_products()).dated
-    sums = _sums_by_period(organization_id, known, await tx.windows_between(organization_id, None, None), dated)
+    sums = await _sums_by_period(known, archived, dated, tx)
     stored = await tx.periods(set(sums))
     in_force = {usage.period for usage in await tx.periods_in_force(organization_id, newest=None)}
     revision = known.usage_revision + 1
@@ -45,27 +53,44 @@ async def recompute_organization(organization_id: str, *, tx: UsageTransaction) 
             changed[key] = usage
     await tx.save_periods(changed)
     keep = set(sums) | await _empty_periods_on_schedule(organization_id, known, tx)
+    keep |= {PeriodKey(organization_id, period) for period in in_force if _is_archived(period, archived)}
     retired = await tx.retire_periods_except(organization_id, keep)
     if changed or retired:
         await tx.save_revisions({organization_id: revision}, is_publication_due=True)
     return Recomputed(organization_id, tuple(sorted((key.period for key in changed), key=attrgetter("start"))), retired)
 
 
-def _sums_by_period(
-    organization_id: str,
-    organization: Organization,
-    windows: Sequence[tuple[object, WindowCells]],
-    dated: DatedCounters,
+async def _sums_by_period(
+    organization: Organization, archived: Collection[datetime], dated: DatedCounters, tx: UsageTransaction
 ) -> dict[PeriodKey, PeriodSum]:
-    by_period: dict[BillingPeriod, list[WindowCells]] = {}
-    for _, window in windows:
-        by_period.setdefault(organization.schedule.period_containing(window.window.start), []).append(window)
-    sums = {}
-    for period, held in by_period.items():
-        period_sum = sum_windows(period, held, dated)
-        if period_sum is not None:
-            sums[PeriodKey(organization_id, period)] = period_sum
-    return sums
+    """What the cells add up to in each period that is wholly here. Holds the windows of one period and one page."""
+    organization_id = organization.organization_id
+    sums: dict[PeriodKey, PeriodSum] = {}
+    period: BillingPeriod | None = None
+    held: list[WindowCells] = []
+
+    def add_up() -> None:
+        if period is not None and not _is_archived(period, archived):
+            period_sum = sum_windows(period, held, dated)
+            if period_sum is not None:
+                sums[PeriodKey(organization_id, period)] = period_sum
+
+    after: WindowKey | None = None
+    while True:
+        page = await tx.windows_after(organization_id, after, limit=WINDOWS_PER_PAGE)
+        for key, window in page:
+            if period is None or key.start not in period:
+                add_up()
+                period, held = organization.schedule.period_containing(key.start), []
+            held.append(window)
+        if len(page) < WINDOWS_PER_PAGE:
+            add_up()
+            return sums
+        after = page[-1][0]
+
+
+def _is_archived(period: BillingPeriod, archived: Collection[datetime]) -> bool:
+    return first_archived(archived, period.start, period.end) is not None
 
 
 async def _empty_periods_on_schedule(

@@ -40,6 +40,7 @@ async def _load_book(
     arrived: Sequence[ArrivedReport], standings: Mapping[str, UsageStanding], tx: UsageTransaction
 ) -> UsageBook:
     """Load what the reports touch. One whose content is kept already changes nothing, so nothing is read for it."""
+    archived = await tx.archived_months()
     known = await tx.known_contents({item.report.name for item in arrived})
     reports = [item.report for item in arrived if item.report.content_hash not in known.get(item.report.name, ())]
     dated = MeterMap.of(await tx.metered_products()).dated
@@ -48,6 +49,7 @@ async def _load_book(
         revisions={organization_id: standing.usage_revision for organization_id, standing in standings.items()},
         known_contents=known,
         dated=dated,
+        archived=archived,
     )
     book.layout = await tx.counter_layout(
         set().union(*(report.counters for report in reports), *(book.dated_names(report) for report in reports))

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from quill_usage_ingest.domain.team_cells import TeamBook, TeamsReport, counted, join_claims
+from quill_usage_ingest.domain.usage_month import month_of
 from quill_usage_ingest.domain.usage_report import WindowKey
 from quill_usage_ingest.ports import TeamTransaction
 
@@ -18,6 +19,11 @@ async def record_teams(claims: Sequence[TeamsReport], *, tx: TeamTransaction, no
         TooManyCounters: a new counter name found no slot; nothing may be committed.
     """
     naming = [claim for claim in claims if claim.teams]
+    if not naming:
+        return 0
+    # A report about an archived month is parked by those who enter the organization's counters, teams and all.
+    archived = await tx.archived_months()
+    naming = [claim for claim in naming if month_of(claim.report.window.start) not in archived]
     if not naming:
         return 0
     reports = [claim.report for claim in naming]

@@ -83,7 +83,7 @@ def upgrade() -> None:
             f"insert into {table} select * from {table}_before"
             " where date_trunc('month', window_start, 'UTC') >= '9000-01-01 UTC'"
         )
-    op.execute("select setval('usage_report_ids', coalesce((select max(id) from usage_reports_before), 1))")
+    op.execute("select setval('usage_report_ids', coalesce((select max(id) from usage_reports_before), 0) + 1, false)")
     for table in ("usage_reports", "usage_windows"):
         op.execute(f"drop table {table}_before")
 
