@@ -15,6 +15,8 @@ create usage.reports.v1 4 cleanup.policy=delete retention.ms=2592000000
 create usage.daily-reports.v1 4 cleanup.policy=delete retention.ms=2592000000 max.message.bytes=4194304
 create usage.report-runs.v1 1 cleanup.policy=delete retention.ms=2592000000
 create usage.meter-events.v1 4 cleanup.policy=delete retention.ms=2592000000
+create usage.watermarks.v1 1 cleanup.policy=delete retention.ms=2592000000
+create usage.sources.v1 1 cleanup.policy=compact min.compaction.lag.ms=604800000
 create usage.period-usage.v1 4 cleanup.policy=compact min.compaction.lag.ms=604800000
 create limits.states.v1 4 cleanup.policy=compact min.compaction.lag.ms=604800000
 create limits.transitions.v1 4 cleanup.policy=delete retention.ms=2592000000
@@ -27,6 +29,8 @@ create usage.reports.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.daily-reports.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.report-runs.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.meter-events.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
+create usage.watermarks.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
+create usage.sources.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.period-usage.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create limits.states.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create limits.transitions.v1.dead 1 cleanup.policy=delete retention.ms=2592000000

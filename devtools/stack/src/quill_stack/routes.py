@@ -14,10 +14,11 @@ PREFIXES: Final[dict[str, tuple[str, ...]]] = {
         "/v1/report-runs",
         "/v1/meter-events",
         "/v1/generations",
+        "/v1/sources",
     ),
     "quota-limiter": ("/v1/quota", "/v1/limits"),
     "subscriptions": ("/api/billing", "/api/products-v2", "/v1/customers", "/v1/catalog"),
-    "invoicing": ("/v1/invoices", "/v1/reconciliations", "/webhooks/stripe"),
+    "invoicing": ("/v1/invoices", "/v1/reconciliations", "/v1/closings", "/webhooks/stripe"),
     "licensing": ("/v1/licenses", "/activation"),
 }
 

@@ -12,6 +12,7 @@ from quill_contracts.licenses import License
 from quill_contracts.limits import LimitStates, LimitTransition
 from quill_contracts.message import Message
 from quill_contracts.meter_events import MeterEvent
+from quill_contracts.sources import SourceWatermark, UsageSource
 from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
 from quill_contracts.usage import PeriodUsageSnapshot, UsageReport
 
@@ -21,6 +22,8 @@ MESSAGES: Final[Mapping[str, type[Message]]] = MappingProxyType(
         topics.DAILY_REPORTS.name: DailyReport,
         topics.REPORT_RUNS.name: ReportRun,
         topics.METER_EVENTS.name: MeterEvent,
+        topics.WATERMARKS.name: SourceWatermark,
+        topics.SOURCES.name: UsageSource,
         topics.PERIOD_USAGE.name: PeriodUsageSnapshot,
         topics.LIMIT_STATES.name: LimitStates,
         topics.LIMIT_TRANSITIONS.name: LimitTransition,

@@ -71,6 +71,24 @@ METER_EVENTS: Final = Topic(
     "log",
     summary="Single facts of use, as CloudEvents.",
 )
+WATERMARKS: Final = Topic(
+    "usage.watermarks.v1",
+    "source",
+    "regions",
+    ("usage-ingest",),
+    "log",
+    partitions=1,
+    summary="A source's word that it has sent everything up to an instant.",
+)
+SOURCES: Final = Topic(
+    "usage.sources.v1",
+    "source",
+    "usage-ingest",
+    ("invoicing",),
+    "compacted",
+    partitions=1,
+    summary="How far each source has told everything, who is silent, and what was waived.",
+)
 PERIOD_USAGE: Final = Topic(
     "usage.period-usage.v1",
     "organization_id",
@@ -143,6 +161,8 @@ TOPICS: Final[tuple[Topic, ...]] = (
     DAILY_REPORTS,
     REPORT_RUNS,
     METER_EVENTS,
+    WATERMARKS,
+    SOURCES,
     PERIOD_USAGE,
     LIMIT_STATES,
     LIMIT_TRANSITIONS,

@@ -96,3 +96,6 @@ class PeriodUsageSnapshot(Message):
     organization_id: OrganizationId
     revision: Revision
     periods: Annotated[list[PeriodUsage], Field(max_length=3)]
+    sources: list[SourceName] = []
+    """Every source that ever reported for this organization, in order: one that was silent for a whole period is named
+    all the same, so that its hole can be seen."""
