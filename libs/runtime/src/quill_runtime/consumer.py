@@ -111,6 +111,12 @@ class Consumer(Generic[M]):
         except (KafkaError, TimeoutError, OSError) as error:
             log.warning("consumer.stop_failed", consumer=self.name, error=repr(error))
 
+    async def settle(self) -> None:
+        """Write down now what is settled, for whoever reads positions; a batch in hand takes it along by itself."""
+        if not self._busy.locked():
+            async with self._busy:
+                await self._flush_settled()
+
     def lag(self) -> dict[Partition, int]:
         """Records between our reading position and the end of each owned partition, as last heard from the broker."""
         kafka = self.kafka
@@ -122,6 +128,18 @@ class Consumer(Generic[M]):
             if end is not None:
                 lags[partition] = max(0, end - ownership.applied_offset)
         return lags
+
+    async def ends(self) -> dict[Partition, int]:
+        """Where the owned partitions end now, asked of the broker; empty while nothing is owned.
+
+        Raises:
+            aiokafka.errors.KafkaError: no answer.
+        """
+        kafka, owned = self.kafka, list(self._owned)
+        if kafka is None or not owned:
+            return {}
+        ends = await kafka.end_offsets([TopicPartition(partition.topic, partition.number) for partition in owned])
+        return {Partition(each.topic, each.partition): end for each, end in ends.items()}
 
     def applied_offsets(self) -> dict[Partition, int]:
         """Next offset to apply, per owned partition."""
