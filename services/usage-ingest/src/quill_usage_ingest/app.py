@@ -3,10 +3,11 @@
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from quill_contracts.topics import LICENSES
+from quill_contracts.topics import DAILY_REPORTS, LICENSES, METER_EVENTS, USAGE_REPORTS
 from quill_runtime.assembly import Foundation, lay_foundation
 from quill_runtime.consumer import Consumer
 from quill_runtime.lifecycle import Component, Service
+from quill_runtime.log_ends import read_log_ends
 
 from quill_usage_ingest import consumers, jobs
 from quill_usage_ingest.api import (
@@ -17,6 +18,7 @@ from quill_usage_ingest.api import (
     generations,
     meter_events,
     report_runs,
+    sources,
     usage,
     usage_query,
 )
@@ -26,11 +28,15 @@ from quill_usage_ingest.consumers.queue import Copy, QueueIntake, pointer_from, 
 from quill_usage_ingest.consumers.report_runs import RunWorker
 from quill_usage_ingest.consumers.report_runs import report_runs as runs_of_pointers
 from quill_usage_ingest.consumers.teams import counting_reports, daily_report_teams, report_teams
+from quill_usage_ingest.consumers.watermarks import watermarks
+from quill_usage_ingest.domain.watermark import LogEnds
 from quill_usage_ingest.gateways import bucket, queue
 from quill_usage_ingest.gateways.bucket import S3Bucket
 from quill_usage_ingest.gateways.queue import SqsQueue
+from quill_usage_ingest.jobs import ReportLogs
 from quill_usage_ingest.settings import UsageIngestSettings
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.wire.queued_reports import daily_report_of
 
@@ -40,6 +46,12 @@ REPORTS_GROUP = f"{NAME}.reports"
 DAILY_REPORTS_GROUP = f"{NAME}.daily-reports"
 REPORT_RUNS_GROUP = f"{NAME}.report-runs"
 METER_EVENTS_GROUP = f"{NAME}.meter-events"
+ENTERING = {
+    USAGE_REPORTS.name: REPORTS_GROUP,
+    DAILY_REPORTS.name: DAILY_REPORTS_GROUP,
+    METER_EVENTS.name: METER_EVENTS_GROUP,
+}
+"""The topics that usage is entered from: a watermark counts when these groups have passed what was in them."""
 
 
 def build(settings: UsageIngestSettings) -> Service:
@@ -51,6 +63,7 @@ def build(settings: UsageIngestSettings) -> Service:
     foundation = lay_foundation(NAME, settings)
     foundation.verify_keys_from(LICENSES.name, key_id_field="license_id", attributes=("type", "source"))
     slots = CounterSlots()
+    heard = HeardSources()
     publication = SnapshotPublication(database=foundation.database, publisher=foundation.publisher, slots=slots)
     consuming: list[Consumer[Any]] = [
         foundation.consumer(consumers.catalog(f"{NAME}.catalog", slots=slots)),
@@ -62,6 +75,7 @@ def build(settings: UsageIngestSettings) -> Service:
                 slots=slots,
                 outbox=foundation.outbox,
                 publication=publication,
+                heard=heard,
             )
         ),
         foundation.consumer(report_teams(f"{NAME}.teams", slots=slots)),
@@ -73,6 +87,7 @@ def build(settings: UsageIngestSettings) -> Service:
                 outbox=foundation.outbox,
                 publication=publication,
                 shadowed=settings.shadowed,
+                heard=heard,
             )
         ),
         foundation.consumer(
@@ -82,8 +97,10 @@ def build(settings: UsageIngestSettings) -> Service:
                 slots=slots,
                 outbox=foundation.outbox,
                 publication=publication,
+                heard=heard,
             )
         ),
+        foundation.consumer(watermarks(f"{NAME}.watermarks", outbox=foundation.outbox, heard=heard)),
         foundation.consumer(runs_of_pointers(REPORT_RUNS_GROUP)),
         foundation.consumer(
             daily_report_teams(
@@ -91,12 +108,26 @@ def build(settings: UsageIngestSettings) -> Service:
             )
         ),
     ]
+    working = [consumer for consumer in consuming if _is_done_here(consumer, settings)]
     return foundation.service(
         routers=[
+            sources.router(
+                database=foundation.database,
+                outbox=foundation.outbox,
+                keyring=foundation.keyring,
+                tokens=foundation.tokens,
+                clock=foundation.clock,
+                heard=heard,
+            ),
             report_runs.router(database=foundation.database, tokens=foundation.tokens),
             generations.router(database=foundation.database, tokens=foundation.tokens, clock=foundation.clock),
             daily_report.router(
-                database=foundation.database, keyring=foundation.keyring, clock=foundation.clock, slots=slots
+                database=foundation.database,
+                outbox=foundation.outbox,
+                keyring=foundation.keyring,
+                clock=foundation.clock,
+                slots=slots,
+                heard=heard,
             ),
             usage_query.router(
                 database=foundation.database, keyring=foundation.keyring, clock=foundation.clock, slots=slots
@@ -117,6 +148,7 @@ def build(settings: UsageIngestSettings) -> Service:
                 tokens=foundation.tokens,
                 clock=foundation.clock,
                 slots=slots,
+                heard=heard,
             ),
             corrections.router(
                 database=foundation.database, tokens=foundation.tokens, clock=foundation.clock, slots=slots
@@ -129,7 +161,7 @@ def build(settings: UsageIngestSettings) -> Service:
                 slots=slots,
             ),
         ],
-        consumers=[consumer for consumer in consuming if _is_done_here(consumer, settings)],
+        consumers=working,
         components=[
             *jobs.jobs(
                 database=foundation.database,
@@ -138,8 +170,32 @@ def build(settings: UsageIngestSettings) -> Service:
                 slots=slots,
                 publication=publication,
             ),
+            *jobs.source_jobs(
+                database=foundation.database,
+                outbox=foundation.outbox,
+                clock=foundation.clock,
+                heard=heard,
+                consumers=[consumer for consumer in working if consumer.consumption.group in ENTERING.values()],
+                logs=_report_logs(settings),
+                publication=publication,
+            ),
             *_queue_intakes(settings, foundation),
         ],
+    )
+
+
+def _report_logs(settings: UsageIngestSettings) -> ReportLogs:
+    """Where reports come by, under the names that this installation's groups have."""
+    prefix = settings.quill_kafka_group_prefix
+
+    async def ends() -> LogEnds:
+        found = await read_log_ends(list(ENTERING), bootstrap_servers=settings.kafka_bootstrap_servers)
+        return {(partition.topic, partition.number): end for partition, end in found.items()}
+
+    return ReportLogs(
+        groups={topic: prefix + group for topic, group in ENTERING.items()},
+        parking=frozenset(prefix + group for group in (*ENTERING.values(), REPORT_RUNS_GROUP)),
+        ends=ends,
     )
 
 
@@ -179,6 +235,7 @@ def _queue_intakes(settings: UsageIngestSettings, foundation: Foundation) -> lis
                 open_bucket=open_bucket,
                 buckets=settings.buckets,
                 park_as=settings.quill_kafka_group_prefix + REPORT_RUNS_GROUP,
+                shadowed=settings.shadowed,
             )
         )
     return found

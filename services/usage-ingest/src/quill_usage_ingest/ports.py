@@ -10,6 +10,7 @@ from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.event_aggregate import Aggregate
 from quill_usage_ingest.domain.event_book import EventPeriodKey, EventWindowKey, Feed, SeenValue
 from quill_usage_ingest.domain.event_meter import EventMeter, Group
+from quill_usage_ingest.domain.freshness import ParkedGroup
 from quill_usage_ingest.domain.meter_event import MeterEvent, Moment
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.organization import Organization, UsageStanding
@@ -19,6 +20,8 @@ from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageReport, WindowKey
 from quill_usage_ingest.domain.usage_series import TeamAmount
+from quill_usage_ingest.domain.usage_source import SourceEvent, UsageSource
+from quill_usage_ingest.domain.watermark import LogEnds, WatermarkClaim
 
 SNAPSHOT_PERIODS = 3
 """Newest periods that travel in one snapshot."""
@@ -190,6 +193,14 @@ class UsageTransaction(Protocol):
 
     async def save_revisions(self, revisions: Mapping[str, int], *, is_publication_due: bool) -> None:
         """Set usage revisions. ``is_publication_due`` when nobody else has promised to publish them."""
+        ...
+
+    async def add_sources(self, sources: Mapping[str, Collection[str]]) -> None:
+        """Remember, by organization, sources that report for it for the first time."""
+        ...
+
+    async def sources_of(self, organization_id: str) -> frozenset[str]:
+        """Every source that ever reported for it."""
         ...
 
     async def keep_reports(self, reports: Sequence[tuple[ArrivedReport, Verdict]], *, now: datetime) -> None:
@@ -441,3 +452,78 @@ class TeamTransaction(Protocol):
             MonthArchived: a part of the span is not here.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unfenced:
+    """What waits to learn where the logs of reports end."""
+
+    claim_ids: tuple[int, ...] = ()
+    letter_ids: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.claim_ids or self.letter_ids)
+
+
+class SourceViews(Protocol):
+    """Reading sources, the claims that wait and what is parked."""
+
+    async def sources(self, names: Collection[str] | None = None) -> dict[str, UsageSource]:
+        """The known ones among these, or all."""
+        ...
+
+    async def sources_as_of(self, names: Collection[str], at: datetime) -> dict[str, UsageSource]:
+        """What was known of them at an instant, folded from their events."""
+        ...
+
+    async def waiting_claims(self, source: str) -> list[WatermarkClaim]: ...
+
+    async def parked_groups(
+        self, organization_id: str, sources: Collection[str], *, at: datetime | None = None
+    ) -> list[ParkedGroup]:
+        """What is parked, or was at an instant, that may be of this organization."""
+        ...
+
+
+class SourceTransaction(SourceViews, Protocol):
+    """Reads and writes of sources, their watermarks and what of them is parked, in one transaction."""
+
+    async def lock_sources(self, names: Collection[str]) -> dict[str, UsageSource]:
+        """All of these, locked in the order of their names until the end; one not known yet is there, unheard."""
+        ...
+
+    async def known_sources(self) -> int: ...
+
+    async def overdue_candidates(self) -> list[str]:
+        """Expected sources that are not silent yet."""
+        ...
+
+    async def save_source(
+        self, before: UsageSource, after: UsageSource, events: Sequence[SourceEvent], *, is_announced: bool
+    ) -> None:
+        """Save the state with its events; ``is_announced`` sends the snapshot with it, under ``after.revision``."""
+        ...
+
+    async def add_claims(self, claims: Sequence[WatermarkClaim], *, now: datetime) -> None:
+        """Keep claims until what they speak for has been entered."""
+        ...
+
+    async def unfenced(self) -> Unfenced:
+        """What waits for a fence: claims, and parked reports that were sent again and have left the outbox."""
+        ...
+
+    async def put_up_fences(self, waiting: Unfenced, ends: LogEnds) -> None:
+        """Note for these where the logs ended. ``ends`` must have been read after ``waiting`` was."""
+        ...
+
+    async def passed_claims(self, settled: LogEnds, *, limit: int) -> list[tuple[int, WatermarkClaim]]:
+        """Claims whose fence is passed, oldest first, held by this transaction alone."""
+        ...
+
+    async def drop_claims(self, claim_ids: Collection[int]) -> None: ...
+
+    async def forget_reentered(self, settled: LogEnds, *, now: datetime) -> int:
+        """Parked reports that were sent again and have been read again are parked no longer; returns how many."""
+        ...
+
+    async def parked_by_source(self) -> dict[str, int]: ...

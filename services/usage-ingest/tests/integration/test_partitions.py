@@ -152,7 +152,7 @@ async def test_one_name_for_two_contents_is_a_conflict_within_a_month_however_ba
 
 @pytest.mark.integration
 async def test_the_migration_moves_every_row_to_its_month_and_ids_go_on_rising(
-    create_database: Callable[..., str], tmp_path: Path, arrived: Callable[..., ArrivedReport], organization
+    create_database: Callable[..., str], tmp_path: Path, arrived: Callable[..., ArrivedReport]
 ):
     url = create_database()
     with as_file(files("quill_usage_ingest.migrations")) as folder:
@@ -163,7 +163,7 @@ async def test_the_migration_moves_every_row_to_its_month_and_ids_go_on_rising(
     days = [datetime(1971, 3, 1, tzinfo=UTC), datetime(2025, 12, 31, tzinfo=UTC), OCTOBER]
     try:
         async with database.begin() as transaction:
-            await project_customers([organization()], tx=PostgresUsage(transaction, slots))
+            await transaction.connection.execute(text(INSERT_ORGANIZATION), {"anchor": OCTOBER})
             for number, day in enumerate(days):
                 report = {"id": 10 + number, "day": day, "end": day + timedelta(days=1), "hash": bytes([number])}
                 await transaction.connection.execute(text(INSERT_REPORT), report)
@@ -173,6 +173,7 @@ async def test_the_migration_moves_every_row_to_its_month_and_ids_go_on_rising(
         assert [await rows_of(database, table) for table in ("usage_reports", "usage_windows")] == held
         async with database.begin() as transaction:
             usage = PostgresUsage(transaction, slots)
+            assert await usage.sources_of("acme") == {"us"}, "who reported before sources were noted is noted"
             await record_reports([arrived(day=3, events=1)], tx=usage, now=NOW, is_publication_due=False)
             kept = await usage.kept_reports("acme", window_start=None, after_id=0, limit=10)
             assert [report.id for report in kept] == [10, 11, 12, 13]
@@ -187,6 +188,11 @@ def later_than_5(_folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name[:4].isdigit() and name >= "0006"]
 
 
+INSERT_ORGANIZATION = """
+    insert into organizations (organization_id, license_id, customer_revision, schedule_anchor, schedule_interval,
+                               customer)
+    values ('acme', 'license-1', 1, :anchor, 'month', '{"customer_id": "c", "license_type": "cloud"}')
+"""
 INSERT_REPORT = """
     insert into usage_reports (id, organization_id, source, report_id, content_hash, window_start, window_end,
                                completeness, as_of, received_at, intake, verdict, body)

@@ -8,6 +8,7 @@ from quill_runtime.migrations import migrate, runtime_history, service_history
 from quill_runtime.tables import runtime_metadata
 from quill_usage_ingest.store.correction_tables import corrections
 from quill_usage_ingest.store.run_tables import report_runs
+from quill_usage_ingest.store.source_tables import usage_sources
 from quill_usage_ingest.store.tables import usage_metadata
 from quill_usage_ingest.store.team_tables import team_windows
 from sqlalchemy import Connection, text
@@ -39,6 +40,7 @@ def test_the_metadata_holds_the_tables_of_every_module():
     assert team_windows.metadata is usage_metadata
     assert corrections.metadata is usage_metadata
     assert report_runs.metadata is usage_metadata
+    assert usage_sources.metadata is usage_metadata
 
 
 async def test_migrating_again_changes_nothing(migrated_url: str, database: Database):

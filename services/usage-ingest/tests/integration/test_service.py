@@ -208,6 +208,8 @@ def settings(migrated_url: str, kafka: Any) -> UsageIngestSettings:
         topics.DAILY_REPORTS,
         topics.REPORT_RUNS,
         topics.METER_EVENTS,
+        topics.WATERMARKS,
+        topics.SOURCES,
         topics.CUSTOMERS,
         topics.CATALOG,
         topics.LICENSES,
@@ -680,6 +682,12 @@ async def test_a_run_of_chunk_files_counts_once_and_its_final_word_wins(settings
             ("unknown_organization", "organization_id"),
             ("invalid_input", "event_count_in_period"),
         }
+
+        async def is_complete() -> bool:
+            answer = (await running.client.get("/v1/sources/us", headers=OPERATOR)).json()
+            return (answer.get("complete_through"), answer.get("parked", 0) > 0) == (TODAY.isoformat(), True)
+
+        assert await running.until(is_complete), "the final run tells of its whole day, but for what is parked"
 
 
 async def test_a_broken_run_is_parked_with_its_reason_and_replaying_its_pointer_goes_on(

@@ -15,6 +15,7 @@ import pytest
 from quill_runtime import http
 from quill_runtime.auth import ApiTokens, Key, Keyring
 from quill_runtime.database import Database
+from quill_runtime.outbox import Outbox
 from quill_usage_ingest.api import daily_report, usage, usage_query
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.team_cells import TeamKey, TeamsReport, join_claims
@@ -24,6 +25,7 @@ from quill_usage_ingest.domain.usage_series import TeamAmount
 from quill_usage_ingest.ports import Arrival, ArrivedReport, TeamTransaction, TooManyCounters
 from quill_usage_ingest.store import counter_slots
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.memory_teams import MemoryTeams
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.team_rebuilds import SETTLED_AFTER, TeamRebuilds
@@ -284,7 +286,7 @@ class Caller:
         app = http.create_app(
             title="usage-ingest",
             routers=[
-                daily_report.router(**shared),
+                daily_report.router(**shared, outbox=Outbox(), heard=HeardSources()),
                 usage_query.router(**shared, query_timeout_ms=timeout_ms),
                 usage.router(**shared, tokens=ApiTokens(())),
             ],

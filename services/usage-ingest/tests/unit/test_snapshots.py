@@ -29,7 +29,7 @@ class Row:
 def test_the_bytes_are_what_the_contract_would_write(slots, corrected, as_of):
     row = Row(OCTOBER, NOVEMBER, as_of, corrected, *([slot[n] for slot in slots] for n in range(3)))
     places = [("events", 0), ("recordings", 2), ("surveys", 9)]
-    encoded = encode_snapshot("acme", revision=7, periods=[row], places=places)
+    encoded = encode_snapshot("acme", revision=7, periods=[row], places=places, sources=["eu", "us"])
     meters = {
         meter: MeterUsage(complete=slots[slot][0], partial=slots[slot][1], maximum=slots[slot][2])
         for meter, slot in places
@@ -38,7 +38,7 @@ def test_the_bytes_are_what_the_contract_would_write(slots, corrected, as_of):
     period = PeriodUsage(
         period_start=OCTOBER, period_end=NOVEMBER, as_of=as_of, corrected_revision=corrected, meters=meters
     )
-    expected = PeriodUsageSnapshot(organization_id="acme", revision=7, periods=[period])
+    expected = PeriodUsageSnapshot(organization_id="acme", revision=7, periods=[period], sources=["eu", "us"])
     assert PeriodUsageSnapshot.from_bytes(encoded) == expected
     assert (
         json.loads(encoded) == json.loads(expected.to_bytes()) or as_of.microsecond

@@ -46,6 +46,12 @@ def not_known() -> Problem:
     return Problem(404, "not_found", "organization_id: not known", attr="organization_id")
 
 
+def license_sources(organization: Organization, keyring: Keyring) -> frozenset[str]:
+    """The names under which its licenses report, of those licenses that are known here."""
+    keys = [keyring.find(each) for each in (organization.license_id, *organization.customer.further_license_ids)]
+    return frozenset(source for key in keys if key is not None and (source := key.attributes.get("source")))
+
+
 def require_reader(
     organization: Organization | None,
     organization_id: str,

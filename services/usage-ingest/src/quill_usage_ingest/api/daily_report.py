@@ -2,21 +2,25 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from quill_runtime.auth import Keyring, SignedCaller
 from quill_runtime.clock import Clock
 from quill_runtime.database import Database, Transaction
+from quill_runtime.outbox import Outbox
 from quill_runtime.problems import Problem
 
 from quill_usage_ingest.api.callers import Authorization, license_caller, not_yours
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.usage_book import Refusal
+from quill_usage_ingest.domain.watermark import watermark_of_day
 from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.generation_marks import mark_comparisons
+from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.sources import PostgresSources
 from quill_usage_ingest.store.teams import PostgresTeams
 from quill_usage_ingest.usecases.record_reports import CurrentUsage, NotYours, record_daily_report
 from quill_usage_ingest.usecases.record_teams import record_teams
@@ -29,8 +33,13 @@ from quill_usage_ingest.wire.daily_reports import (
 from quill_usage_ingest.wire.period_usage import to_wire_billing_answer
 from quill_usage_ingest.wire.team_reports import InvalidTeams, teams_of_daily_report
 
+CLOUD: Final = "cloud"
+"""Type of the licenses that stand for a region."""
 
-def router(*, database: Database, keyring: Keyring, clock: Clock, slots: CounterSlots) -> APIRouter:
+
+def router(
+    *, database: Database, outbox: Outbox, keyring: Keyring, clock: Clock, slots: CounterSlots, heard: HeardSources
+) -> APIRouter:
     """``/api/usage``."""
     routes = APIRouter(tags=["usage"])
 
@@ -44,7 +53,7 @@ def router(*, database: Database, keyring: Keyring, clock: Clock, slots: Counter
             if caller.claims["organization_id"] != daily.organization_id:
                 raise not_yours()
             current = await database.run(
-                lambda transaction: _record(transaction, daily, caller=caller, slots=slots, now=now)
+                lambda transaction: _record(transaction, daily, outbox=outbox, caller=caller, slots=slots, now=now)
             )
         except InvalidDailyReport as error:
             raise Problem(400, error.code, str(error), attr=error.attribute) from error
@@ -56,6 +65,7 @@ def router(*, database: Database, keyring: Keyring, clock: Clock, slots: Counter
             raise Problem(400, "too_many_counters", str(error), attr=error.counter) from error
         if isinstance(current, Refusal):
             raise Problem(400, current.code, current.detail, attr=current.attribute)
+        heard.note(caller.attributes["source"], now)
         return to_wire_billing_answer(
             current.organization,
             period=current.period,
@@ -68,7 +78,13 @@ def router(*, database: Database, keyring: Keyring, clock: Clock, slots: Counter
 
 
 async def _record(
-    transaction: Transaction, daily: DailyReport, *, caller: SignedCaller, slots: CounterSlots, now: datetime
+    transaction: Transaction,
+    daily: DailyReport,
+    *,
+    outbox: Outbox,
+    caller: SignedCaller,
+    slots: CounterSlots,
+    now: datetime,
 ) -> CurrentUsage | Refusal:
     usage = PostgresUsage(transaction, slots)
     meters = MeterMap.of(await usage.metered_products())
@@ -80,6 +96,10 @@ async def _record(
         on_account = replace(report, organization_id=current.organization.organization_id)
         await record_teams([replace(teams, report=on_account)], tx=PostgresTeams(transaction, slots), now=now)
         await mark_comparisons(transaction, [on_account])
+        # A region reports many organizations; only an instance's source has told everything with one report.
+        claim = watermark_of_day(on_account, actor=f"license:{caller.key_id}")
+        if claim is not None and caller.attributes["type"] != CLOUD:
+            await PostgresSources(transaction, outbox).add_claims([claim], now=now)
         account, period = current.organization.organization_id, current.period
         found = await usage.event_usage(current.meters, [account], since=period.start)
         of_events = found.get((account, period.start, period.end), {})

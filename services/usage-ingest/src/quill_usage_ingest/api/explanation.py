@@ -17,8 +17,9 @@ from quill_runtime.dead_letters import DeadLetter
 from quill_runtime.problems import Problem
 
 from quill_usage_ingest.api.archived import refusing_archived
-from quill_usage_ingest.api.callers import Authorization, require_reader
+from quill_usage_ingest.api.callers import Authorization, license_sources, require_reader
 from quill_usage_ingest.domain.explained_events import EventExplanation
+from quill_usage_ingest.domain.freshness import Freshness
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.usage_book import YEARS
@@ -28,10 +29,13 @@ from quill_usage_ingest.store.corrections import PostgresCorrections
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.source_views import PostgresSourceViews
 from quill_usage_ingest.usecases.explain_events import TooManyEvents, explain_events
 from quill_usage_ingest.usecases.explain_usage import explain_usage, usage_as_of
+from quill_usage_ingest.usecases.read_freshness import read_freshness
 from quill_usage_ingest.wire.event_view import to_wire_event_explanation
 from quill_usage_ingest.wire.explanation import to_wire_as_of, to_wire_explanation
+from quill_usage_ingest.wire.freshness import to_wire_freshness
 from quill_usage_ingest.wire.usage_view import to_wire_kept_report
 
 PARKED_SHOWN: Final = 100
@@ -69,7 +73,9 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
             if meter in meters.event_meters:
                 events = PostgresEvents(transaction)
                 of_events = await explain_events(organization, period, meters.event_meters[meter], events=events, at=at)
-                return to_wire_event_explanation(of_events, parked=await _parked(transaction, organization_id))
+                document = to_wire_event_explanation(of_events, parked=await _parked(transaction, organization_id))
+                freshness = await _fresh(transaction, organization, period, keyring=keyring, slots=slots)
+                return {**document, "freshness": to_wire_freshness(freshness)}
             explained = await explain_usage(
                 organization,
                 period,
@@ -79,7 +85,9 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
                 counts_from=meters.counts_from.get(meter),
             )
             parked = await _parked(transaction, organization_id)
-        return to_wire_explanation(explained, meter=meter, at=at, parked=parked)
+            freshness = await _fresh(transaction, organization, period, keyring=keyring, slots=slots)
+        document = to_wire_explanation(explained, meter=meter, at=at, parked=parked)
+        return {**document, "freshness": to_wire_freshness(freshness)}
 
     @routes.get("/as-of")
     async def show_as_of(
@@ -109,8 +117,10 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
                 tx=usage,
                 corrections=PostgresCorrections(transaction),
             )
+            freshness = await _fresh(transaction, organization, period, keyring=keyring, slots=slots, at=at)
         return {
             **to_wire_as_of(answer, meters=meters, events=of_events),
+            "freshness": to_wire_freshness(freshness),
             "too_many_events": [str(each) for each in too_many],
         }
 
@@ -189,6 +199,26 @@ def _period(
         detail = f"period_start: no period starts then; the one around it starts {period.start.isoformat()}"
         raise Problem(400, "invalid_input", detail, attr="period_start")
     return period
+
+
+async def _fresh(
+    transaction: Transaction,
+    organization: Organization,
+    period: BillingPeriod,
+    *,
+    keyring: Keyring,
+    slots: CounterSlots,
+    at: datetime | None = None,
+) -> Freshness:
+    (found,) = await read_freshness(
+        organization.organization_id,
+        [period],
+        license_sources=license_sources(organization, keyring),
+        usage=PostgresUsage(transaction, slots),
+        sources=PostgresSourceViews(transaction),
+        at=at,
+    )
+    return found
 
 
 async def _parked(transaction: Transaction, organization_id: str) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from quill_usage_ingest.domain.meter_event import Moment
 from quill_usage_ingest.domain.usage_book import YEARS, Refusal
 from quill_usage_ingest.ports import Arrival, ArrivedEvent
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.parked_reports import UNKNOWN_ORGANIZATION
 from quill_usage_ingest.store.postgres import PostgresUsage
@@ -55,7 +56,15 @@ class LicenseClaim:
 Answered = tuple[ArrivedEvent | None, EventOutcome | Refusal]
 
 
-def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Clock, slots: CounterSlots) -> APIRouter:
+def router(
+    *,
+    database: Database,
+    keyring: Keyring,
+    tokens: ApiTokens,
+    clock: Clock,
+    slots: CounterSlots,
+    heard: HeardSources,
+) -> APIRouter:
     """Events in, and the kept ones page by page."""
     routes = APIRouter(prefix="/v1/meter-events", tags=["meter events"])
 
@@ -81,6 +90,8 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
         if not is_batch and isinstance(refusal := answered[0][1], Refusal):
             status = 403 if refusal.code == _FOREIGN.code else 400
             raise Problem(status, refusal.code, refusal.detail, attr=refusal.attribute)
+        for source in {item.event.source for item, outcome in answered if item and not isinstance(outcome, Refusal)}:
+            heard.note(source, now)
         outcomes = Counter(_name(outcome) for _, outcome in answered)
         return {
             "outcomes": {name: outcomes[name] for name in ("accepted", "duplicate", "refused")},

@@ -11,7 +11,7 @@ from quill_runtime.database import Database, Transaction
 from quill_runtime.problems import Problem
 
 from quill_usage_ingest.api.archived import refusing_archived
-from quill_usage_ingest.api.callers import Authorization, not_known, require_reader
+from quill_usage_ingest.api.callers import Authorization, license_sources, not_known, require_reader
 from quill_usage_ingest.api.event_series import event_meter_document
 from quill_usage_ingest.api.usage_series import AskedSeries, series_document
 from quill_usage_ingest.domain.meters import MeterMap
@@ -23,6 +23,8 @@ from quill_usage_ingest.domain.usage_report import WindowKey
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.source_views import PostgresSourceViews
+from quill_usage_ingest.usecases.read_freshness import read_freshness
 from quill_usage_ingest.usecases.recompute import recompute_organization
 from quill_usage_ingest.usecases.recompute_events import recompute_events
 from quill_usage_ingest.wire.usage_view import to_wire_kept_report, to_wire_usage
@@ -78,8 +80,21 @@ def router(  # noqa: C901 - a list of routes
                 windows = await usage.windows_between(organization_id, newest.start, newest.end)
             oldest = periods[0].period.start if periods else clock.now()
             events = await usage.event_usage(meters, [organization_id], since=oldest)
+            freshness = await read_freshness(
+                organization_id,
+                [held.period for held in periods],
+                license_sources=license_sources(organization, keyring),
+                usage=usage,
+                sources=PostgresSourceViews(transaction),
+            )
             document = to_wire_usage(
-                organization, periods=periods, meters=meters, meter=meter, windows=windows, events=events
+                organization,
+                periods=periods,
+                freshness=freshness,
+                meters=meters,
+                meter=meter,
+                windows=windows,
+                events=events,
             )
             if meter is not None and meter in meters.event_meters:
                 document |= await event_meter_document(

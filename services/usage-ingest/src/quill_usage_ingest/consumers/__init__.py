@@ -17,6 +17,7 @@ from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.domain.usage_report import UsageReport
 from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
 from quill_usage_ingest.store.postgres import PostgresUsage
@@ -37,7 +38,13 @@ FETCH_WAIT_MS: Final = 10
 
 
 def usage_reports(
-    group: str, *, park_as: str, slots: CounterSlots, outbox: Outbox, publication: SnapshotPublication
+    group: str,
+    *,
+    park_as: str,
+    slots: CounterSlots,
+    outbox: Outbox,
+    publication: SnapshotPublication,
+    heard: HeardSources,
 ) -> Consumption[UsageReport]:
     """Reports in batches: one transaction, then the current snapshot of every organization touched.
 
@@ -55,6 +62,8 @@ def usage_reports(
             )
         except TooManyCounters as error:
             raise Rejected("too_many_counters", str(error), attribute=f"counters__{error.counter}") from error
+        for source in {item.message.source for item in received}:
+            heard.note(source, now)
         touched = set()
         for item, outcome in zip(received, outcomes, strict=True):
             if isinstance(outcome, Refusal):

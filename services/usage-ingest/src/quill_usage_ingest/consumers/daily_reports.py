@@ -18,6 +18,7 @@ from quill_usage_ingest.domain.usage_book import Refusal, Verdict
 from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.generation_marks import mark_comparisons
+from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.usecases.record_reports import record_reports
@@ -37,6 +38,7 @@ def daily_reports(
     outbox: Outbox,
     publication: SnapshotPublication,
     shadowed: ShadowedGenerations,
+    heard: HeardSources,
 ) -> Consumption[DailyReport]:
     """Reports in batches; one that cannot be read or entered is parked in the batch's own transaction.
 
@@ -48,6 +50,8 @@ def daily_reports(
     ) -> FollowUp | None:
         usage = PostgresUsage(transaction, slots)
         metered = MeterMap.of(await usage.metered_products()).counters
+        for source in {item.message.source for item in received}:
+            heard.note(source, now)
         read = _read_batch(received, metered, shadowed)
         parked = read.parked
         try:

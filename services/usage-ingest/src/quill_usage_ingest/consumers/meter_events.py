@@ -14,6 +14,7 @@ from quill_usage_ingest.domain.meter_event import MeterEvent
 from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.ports import Arrival, ArrivedEvent
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
@@ -25,7 +26,13 @@ FETCH_WAIT_MS: Final = 20
 
 
 def meter_events(
-    group: str, *, park_as: str, slots: CounterSlots, outbox: Outbox, publication: SnapshotPublication
+    group: str,
+    *,
+    park_as: str,
+    slots: CounterSlots,
+    outbox: Outbox,
+    publication: SnapshotPublication,
+    heard: HeardSources,
 ) -> Consumption[MeterEvent]:
     """Events in batches; one that cannot be kept is parked in the batch's own transaction, under ``park_as``.
 
@@ -43,6 +50,8 @@ def meter_events(
             now=now,
             is_publication_due=False,
         )
+        for source in {item.message.source for item in received}:
+            heard.note(source, now)
         touched = set()
         for item, outcome in zip(received, outcomes, strict=True):
             if isinstance(outcome, Refusal):

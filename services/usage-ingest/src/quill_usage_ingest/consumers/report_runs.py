@@ -19,9 +19,12 @@ from quill_runtime.outbox import Outbox
 from quill_runtime.publisher import Outgoing, Publisher, PublishFailed
 
 from quill_usage_ingest.consumers.run_copy import copy_run
+from quill_usage_ingest.domain.generation import Generation, ShadowedGenerations
 from quill_usage_ingest.domain.report_run import BrokenRun, ReportRun, RunPosition, check_lines
+from quill_usage_ingest.domain.watermark import watermark_of_run
 from quill_usage_ingest.gateways.bucket import BucketAway, S3Bucket
 from quill_usage_ingest.store.report_runs import LeasedRun, PostgresRuns
+from quill_usage_ingest.store.sources import PostgresSources
 from quill_usage_ingest.wire.report_runs import InvalidPointer, from_wire_pointer
 
 ATTEMPTS_MAX: Final = 3
@@ -75,6 +78,7 @@ class RunWorker(BackgroundTask):
         open_bucket: OpenBucket,
         buckets: Collection[str],
         park_as: str,
+        shadowed: ShadowedGenerations = ShadowedGenerations(),  # noqa: B008 - a frozen value: nothing is shadowed
     ) -> None:
         super().__init__("run-worker")
         self._database = database
@@ -84,6 +88,7 @@ class RunWorker(BackgroundTask):
         self._open_bucket = open_bucket
         self._buckets = frozenset(buckets)
         self._park_as = park_as
+        self._shadowed = shadowed
 
     async def _run(self) -> None:
         while True:
@@ -121,6 +126,9 @@ class RunWorker(BackgroundTask):
         else:
             async with self._database.begin() as transaction:
                 await PostgresRuns(transaction).finish(run.run_id)
+                claim = watermark_of_run(run)
+                if claim is not None and not self._shadowed.holds(run.source, Generation.V2):
+                    await PostgresSources(transaction, self._outbox).add_claims([claim], now=self._clock.now())
             log.info("runs.copied", run_id=run.run_id, lines=sent, organizations=run.organizations)
         return True
 

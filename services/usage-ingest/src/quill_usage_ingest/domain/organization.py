@@ -1,6 +1,6 @@
 """An organization as usage needs to know it: its schedule, its license, and what the daily answer says of it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,8 @@ class Organization:
 
 @dataclass(frozen=True, slots=True)
 class UsageStanding:
-    """As much of an organization as entering reports needs: when its periods are, and its newest usage revision."""
+    """As much of an organization as entering reports needs; ``sources`` are those that ever reported for it."""
 
     schedule: BillingSchedule
     usage_revision: int
+    sources: Collection[str] = ()

@@ -34,6 +34,7 @@ class MemoryUsage:
     layout: CounterLayout = field(default_factory=CounterLayout)
     further_licenses: dict[str, frozenset[str]] = field(default_factory=dict)
     months_out_of_reach: frozenset[datetime] = frozenset()
+    held_sources: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["MemoryUsage"]:
@@ -51,7 +52,17 @@ class MemoryUsage:
 
     async def lock_standings(self, organization_ids: Collection[str]) -> dict[str, UsageStanding]:
         locked = await self.lock_organizations(organization_ids)
-        return {key: UsageStanding(held.schedule, held.usage_revision) for key, held in locked.items()}
+        return {
+            key: UsageStanding(held.schedule, held.usage_revision, self.held_sources.get(key, frozenset()))
+            for key, held in locked.items()
+        }
+
+    async def add_sources(self, sources: Mapping[str, Collection[str]]) -> None:
+        for organization_id, added in sources.items():
+            self.held_sources[organization_id] = await self.sources_of(organization_id) | set(added)
+
+    async def sources_of(self, organization_id: str) -> frozenset[str]:
+        return self.held_sources.get(organization_id, frozenset())
 
     async def organization(self, organization_id: str) -> Organization | None:
         return self.held_organizations.get(organization_id)

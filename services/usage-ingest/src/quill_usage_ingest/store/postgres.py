@@ -32,6 +32,7 @@ from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
 from quill_usage_ingest.store.meter_places import EventUsage
 from quill_usage_ingest.store.metered_product_rows import metered_product_of, row_of_metered_product
 from quill_usage_ingest.store.months import of_months
+from quill_usage_ingest.store.organization_sources import PostgresOrganizationSources, Published
 from quill_usage_ingest.store.tables import metered_products, organizations, period_usage, usage_reports, usage_windows
 
 ROWS_MAX = 100_000
@@ -41,7 +42,7 @@ ROWS_MAX = 100_000
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
+class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, PostgresClaims):
     """`UsageTransaction` on one open transaction."""
 
     def __init__(self, transaction: Transaction, slots: CounterSlots) -> None:
@@ -69,6 +70,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
                 organizations.c.usage_revision,
                 organizations.c.schedule_anchor,
                 organizations.c.schedule_interval,
+                organizations.c.sources,
             )
             .where(organizations.c.organization_id == func.any(sorted(organization_ids)))
             .order_by(organizations.c.organization_id)
@@ -76,7 +78,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
         )
         return {
             row.organization_id: UsageStanding(
-                _schedule(row.schedule_anchor, row.schedule_interval), row.usage_revision
+                _schedule(row.schedule_anchor, row.schedule_interval), row.usage_revision, row.sources
             )
             for row in rows
         }
@@ -359,10 +361,10 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
 
     # -- publication -----------------------------------------------------------------------------------------------
 
-    async def lock_due_for_publication(self, *, limit: int) -> dict[str, int]:
-        """Revisions of organizations that nobody has promised to publish, locked until they are."""
-        return await self._revisions(
-            select(organizations.c.organization_id, organizations.c.usage_revision)
+    async def lock_due_for_publication(self, *, limit: int) -> dict[str, Published]:
+        """Organizations that nobody has promised to publish, locked until they are."""
+        return await self._published(
+            select(organizations.c.organization_id, organizations.c.usage_revision, organizations.c.sources)
             .where(organizations.c.is_publication_due)
             .order_by(organizations.c.organization_id)
             .limit(limit)
@@ -376,17 +378,18 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresClaims):
             .values(is_publication_due=False)
         )
 
-    async def share_lock_revisions(self, organization_ids: Collection[str]) -> dict[str, int]:
+    async def share_lock_revisions(self, organization_ids: Collection[str]) -> dict[str, Published]:
         """Read revisions and hold writers off until the end of the transaction."""
-        return await self._revisions(
-            select(organizations.c.organization_id, organizations.c.usage_revision)
+        return await self._published(
+            select(organizations.c.organization_id, organizations.c.usage_revision, organizations.c.sources)
             .where(organizations.c.organization_id == func.any(sorted(organization_ids)))
             .order_by(organizations.c.organization_id)
             .with_for_update(read=True)
         )
 
-    async def _revisions(self, query: Select[Any]) -> dict[str, int]:
-        return {row.organization_id: row.usage_revision for row in await self._connection.execute(query)}
+    async def _published(self, query: Select[Any]) -> dict[str, Published]:
+        rows = await self._connection.execute(query)
+        return {row.organization_id: Published(row.usage_revision, row.sources) for row in rows}
 
     async def packed_newest_periods(self, organization_ids: Sequence[str], *, newest: int) -> Sequence[Row[Any]]:
         """The newest periods in force as they are stored, oldest first, for publishing without unpacking them."""

@@ -17,6 +17,7 @@ from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.ports import SNAPSHOT_PERIODS
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.meter_places import MeterPlaces, counters_of
+from quill_usage_ingest.store.organization_sources import Published
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.wire.snapshots import PackedPeriod, encode_snapshot
 
@@ -47,8 +48,8 @@ class SnapshotPublication:
         """
         async with self._database.begin() as transaction:
             usage = PostgresUsage(transaction, self._slots)
-            revisions = await usage.share_lock_revisions(organization_ids)
-            news = {key: revision for key, revision in revisions.items() if self._confirmed.get(key) != revision}
+            locked = await usage.share_lock_revisions(organization_ids)
+            news = {key: held for key, held in locked.items() if self._confirmed.get(key) != held.revision}
             return await self._send(usage, news)
 
     async def publish_due(self) -> int:
@@ -67,17 +68,17 @@ class SnapshotPublication:
             if len(due) < DUE_BATCH:
                 return published
 
-    async def _send(self, usage: PostgresUsage, revisions: Mapping[str, int]) -> int:
-        revisions = {key: revision for key, revision in revisions.items() if revision > 0}
-        if not revisions:
+    async def _send(self, usage: PostgresUsage, locked: Mapping[str, Published]) -> int:
+        due = {key: held for key, held in locked.items() if held.revision > 0}
+        if not due:
             return 0
         meters = MeterMap.of(await usage.metered_products())
         periods: dict[str, list[PackedPeriod]] = {}
-        rows = await usage.packed_newest_periods(sorted(revisions), newest=SNAPSHOT_PERIODS)
+        rows = await usage.packed_newest_periods(sorted(due), newest=SNAPSHOT_PERIODS)
         for row in rows:
             periods.setdefault(row.organization_id, []).append(row)
         oldest = min((row.period_start for row in rows), default=_NEVER)
-        events = await usage.event_usage(meters, revisions, since=oldest)
+        events = await usage.event_usage(meters, due.keys(), since=oldest)
         places = MeterPlaces.of(meters, await usage.slots_of(counters_of(meters)), events)
         further = places.further if places.has_further else None
         await self._publisher.publish_all(
@@ -87,16 +88,17 @@ class SnapshotPublication:
                     organization_id,
                     encode_snapshot(
                         organization_id,
-                        revision=revision,
+                        revision=held.revision,
                         periods=periods.get(organization_id, ()),
                         places=places.everywhere,
                         further=further,
+                        sources=held.sources,
                     ),
                 )
-                for organization_id, revision in revisions.items()
+                for organization_id, held in due.items()
             ]
         )
         if len(self._confirmed) > CONFIRMED_MAX:
             self._confirmed.clear()
-        self._confirmed |= revisions
-        return len(revisions)
+        self._confirmed |= {key: held.revision for key, held in due.items()}
+        return len(due)

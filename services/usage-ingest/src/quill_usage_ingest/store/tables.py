@@ -36,6 +36,7 @@ organizations = Table(
     Column("schedule_anchor", _Instant, nullable=False),
     Column("schedule_interval", String, nullable=False),
     Column("customer", JSONB, nullable=False),
+    Column("sources", ARRAY(String), nullable=False, server_default=text("'{}'::character varying[]")),
     Index("organizations_publication_due_idx", "organization_id", postgresql_where=text("is_publication_due")),
     comment="Projection of customer snapshots; its row lock orders all writers of one organization's usage.",
 )

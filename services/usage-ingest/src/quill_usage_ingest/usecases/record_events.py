@@ -19,6 +19,7 @@ from quill_usage_ingest.domain.organization import UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import PeriodKey, Refusal, unknown_organization
 from quill_usage_ingest.ports import ArrivedEvent, EventTransaction, UsageTransaction
+from quill_usage_ingest.usecases.new_sources import new_sources
 
 Outcome = EventOutcome | Refusal
 
@@ -72,6 +73,7 @@ async def record_events(
     await events.release_names(refused)
     kept = [arrived[position] for position in new if outcomes[position] is EventOutcome.ACCEPTED]
     await events.keep_events(kept, now=now)
+    await tx.add_sources(new_sources(((item.event.organization_id, item.event.source) for item in kept), standings))
     await save_book(book, standings, tx=tx, events=events, is_publication_due=is_publication_due)
     return [outcomes[position] for position in range(len(arrived))]
 

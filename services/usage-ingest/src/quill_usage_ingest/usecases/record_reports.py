@@ -12,6 +12,7 @@ from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import YEARS, PeriodKey, Refusal, UsageBook, Verdict
 from quill_usage_ingest.ports import ArrivedReport, UsageTransaction
 from quill_usage_ingest.usecases.accounts import find_account
+from quill_usage_ingest.usecases.new_sources import new_sources
 
 
 async def record_reports(
@@ -30,8 +31,12 @@ async def record_reports(
     outcomes = [book.enter(item.report, now=now) for item in arrived]
     await tx.save_windows({key: book.windows[key] for key in book.changed_windows})
     await tx.save_periods({key: book.periods[key] for key in book.changed_periods})
-    await tx.save_revisions(book.new_revisions, is_publication_due=is_publication_due)
     kept = [(item, outcome) for item, outcome in zip(arrived, outcomes, strict=True) if isinstance(outcome, Verdict)]
+    added = new_sources(((item.report.organization_id, item.report.source) for item, _ in kept), standings)
+    await tx.add_sources(added)
+    # Snapshots name the sources, so a new one is a new revision even if its report changed no number.
+    named = {organization_id: standings[organization_id].usage_revision + 1 for organization_id in added}
+    await tx.save_revisions(named | book.new_revisions, is_publication_due=is_publication_due)
     await tx.keep_reports(kept, now=now)
     return outcomes
 

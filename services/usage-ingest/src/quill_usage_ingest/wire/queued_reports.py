@@ -39,14 +39,7 @@ def read_queued_report(queued: QueuedReport, metered_counters: Collection[str]) 
     Raises:
         InvalidDailyReport: naming the field.
     """
-    body = _opened(queued)
-    try:
-        carried = msgspec.json.decode(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidDailyReport("not_json", f"body: is not JSON: {error}", "body") from error
-    if not isinstance(carried, dict) or not isinstance(carried.get("usage_report"), dict):
-        raise InvalidDailyReport("required", "usage_report: must be an object", "usage_report")
-    fields = _whole(carried)
+    body, fields = opened_report(queued)
     daily = from_wire_daily_report(msgspec.json.encode(fields, order="deterministic"))
     report, left_out = to_usage_report(
         daily,
@@ -58,6 +51,22 @@ def read_queued_report(queued: QueuedReport, metered_counters: Collection[str]) 
     carrier = {"run_id": queued.run_id, "chunk_key": queued.chunk_key, "line": queued.line}
     note = {**(left_out or {}), **{name: value for name, value in carrier.items() if value is not None}}
     return ReadReport(report, fields, body, note)
+
+
+def opened_report(queued: QueuedReport) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a body, opened, and the fields of the report in it, with its organization.
+
+    Raises:
+        InvalidDailyReport: it cannot be opened, or is no report.
+    """
+    body = _opened(queued)
+    try:
+        carried = msgspec.json.decode(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidDailyReport("not_json", f"body: is not JSON: {error}", "body") from error
+    if not isinstance(carried, dict) or not isinstance(carried.get("usage_report"), dict):
+        raise InvalidDailyReport("required", "usage_report: must be an object", "usage_report")
+    return body, _whole(carried)
 
 
 def daily_report_of(

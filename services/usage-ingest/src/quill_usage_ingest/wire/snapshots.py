@@ -44,6 +44,7 @@ class _Snapshot(msgspec.Struct, gc=False):
     organization_id: str
     revision: int
     periods: list[_Period]
+    sources: Sequence[str]
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -56,13 +57,14 @@ def encode_snapshot(
     periods: Sequence[PackedPeriod],
     places: Sequence[tuple[str, int]],
     further: FurtherMeters | None = None,
+    sources: Sequence[str] = (),
 ) -> bytes:
     """The message as bytes; ``places`` are the meters of today's catalog with the slots of their counters.
 
     A meter whose counter was never reported in a period is left out. ``further`` are meters that have no one slot. The
     bytes are a `PeriodUsageSnapshot`: a test holds the two together.
     """
-    snapshot = _Snapshot(organization_id, revision, [_period(held, places) for held in periods])
+    snapshot = _Snapshot(organization_id, revision, [_period(held, places) for held in periods], sources)
     if further is not None:
         for held, period in zip(periods, snapshot.periods, strict=True):
             for meter, usage in further(organization_id, held):

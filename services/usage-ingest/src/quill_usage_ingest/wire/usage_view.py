@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from quill_usage_ingest.domain.freshness import Freshness
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_cells import WindowCells, as_of_rank, is_complete
 from quill_usage_ingest.domain.usage_report import WindowKey
 from quill_usage_ingest.ports import KeptReport
+from quill_usage_ingest.wire.freshness import to_wire_freshness
 from quill_usage_ingest.wire.period_usage import to_wire_meters
 
 EventUsage = Mapping[tuple[str, datetime, datetime], Mapping[str, tuple[int, int, int]]]
@@ -19,12 +21,13 @@ def to_wire_usage(
     organization: Organization,
     *,
     periods: Sequence[PeriodUsage],
+    freshness: Sequence[Freshness],
     meters: MeterMap,
     meter: str | None,
     windows: Sequence[tuple[WindowKey, WindowCells]],
     events: EventUsage,
 ) -> dict[str, Any]:
-    """Periods newest first; with a meter only that one, and its cells by window and source.
+    """Periods newest first, each with its freshness; with a meter only that one, and its cells by window and source.
 
     ``events`` is the usage of event meters by organization and period.
     """
@@ -32,7 +35,10 @@ def to_wire_usage(
     document: dict[str, Any] = {
         "organization_id": organization.organization_id,
         "revision": organization.usage_revision,
-        "periods": [_period(held, shown, organization.organization_id, events) for held in reversed(periods)],
+        "periods": [
+            {**_period(held, shown, organization.organization_id, events), "freshness": to_wire_freshness(fresh)}
+            for held, fresh in reversed(list(zip(periods, freshness, strict=True)))
+        ],
     }
     if meter is not None and meter in meters.counter_by_meter:
         windows = [(key, held) for key, held in windows if meters.counts(meter, key.start)]
