@@ -17,10 +17,14 @@ from quill_invoicing.ports import InvoicingStore, WebhookReader
 from quill_invoicing.usecases.accept_difference import UnknownReconciliation, accept_difference
 from quill_invoicing.wire import (
     Acceptance,
+    ClosingList,
+    HeldClosingList,
     InvoiceList,
     InvoiceView,
     ReconciliationList,
     ReconciliationView,
+    to_view_closing,
+    to_view_held,
     to_view_invoice,
     to_view_reconciliation,
 )
@@ -141,6 +145,34 @@ def invoices(*, store: InvoicingStore, callers: Callers, tokens: ApiTokens, cloc
             except NothingToAccept as error:
                 raise Problem(409, "nothing_to_accept", str(error)) from error
         return to_view_reconciliation(accepted)
+
+    return routes
+
+
+def closings(*, store: InvoicingStore, tokens: ApiTokens) -> APIRouter:
+    """``/v1/closings``: what was closed by whose word, and what waits for which source."""
+    routes = APIRouter(prefix="/v1/closings", tags=["closings"])
+
+    @routes.get("")
+    async def list_closings(
+        organization_id: Annotated[str, Query(min_length=1, max_length=200)],
+        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 50,
+        authorization: Authorization = None,
+    ) -> ClosingList:
+        tokens.require(authorization, "operator", "service")
+        async with store.begin() as tx:
+            found = await tx.closed_periods_of(organization_id, limit=limit)
+        return ClosingList(results=[to_view_closing(each) for each in found])
+
+    @routes.get("/held")
+    async def list_held(
+        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 50, authorization: Authorization = None
+    ) -> HeldClosingList:
+        tokens.require(authorization, "operator", "service")
+        async with store.begin() as tx:
+            held, standings = await tx.held_closings(limit=limit), await tx.standings()
+            total = await tx.count_held()
+        return HeldClosingList(total=total, results=[to_view_held(each, standings) for each in held])
 
     return routes
 

@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from quill_contracts import topics
 from quill_runtime.assembly import lay_foundation
+from quill_runtime.auth import Keyring
 from quill_runtime.consumer import Consumer
 from quill_runtime.lifecycle import Component, Service
 
@@ -47,6 +48,7 @@ def build(settings: InvoicingSettings) -> Service:
         foundation.consumer(
             consumers.period_usage(store.within, report_every=timedelta(hours=settings.stripe_report_hours))
         ),
+        foundation.consumer(consumers.usage_sources(store.within)),
     ]
     components: list[Component] = [
         RailComponent(rail),
@@ -56,6 +58,8 @@ def build(settings: InvoicingSettings) -> Service:
             settings=settings,
             clock=foundation.clock,
             caught_up=jobs.has_read_everything(topic_consumers),
+            reaches_now=jobs.reads_up_to_now(topic_consumers),
+            source_of_license=lambda license_id: _source_of(foundation.keyring, license_id),
             api_version=API_VERSION,
         ),
     ]
@@ -78,6 +82,7 @@ def build(settings: InvoicingSettings) -> Service:
                 clock=foundation.clock,
                 has_rail=rail is not None,
             ),
+            api.closings(store=store, tokens=foundation.tokens),
             api.webhooks(
                 store=store,
                 read=stripe_webhooks.receive,
@@ -88,6 +93,12 @@ def build(settings: InvoicingSettings) -> Service:
         consumers=topic_consumers,
         components=components,
     )
+
+
+def _source_of(keyring: Keyring, license_id: str) -> str | None:
+    """The name under which a license reports usage; None for one that is not known here."""
+    key = keyring.find(license_id)
+    return None if key is None else key.attributes.get("source")
 
 
 def rail_from(settings: InvoicingSettings) -> PaymentRail | None:

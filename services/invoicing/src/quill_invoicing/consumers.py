@@ -1,9 +1,10 @@
-"""Kafka: customers' terms and period usage."""
+"""Kafka: customers' terms, period usage, sources of usage."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from quill_contracts import topics
+from quill_contracts.sources import UsageSource
 from quill_contracts.subscriptions import CustomerSnapshot
 from quill_contracts.usage import PeriodUsageSnapshot
 from quill_pricing.period import InvalidPeriod
@@ -13,9 +14,10 @@ from quill_runtime.database import Transaction
 
 from quill_invoicing.domain.usage_history import ObservedPeriod
 from quill_invoicing.ports import InvoicingTransaction
+from quill_invoicing.usecases.hold_closing import keep_standing
 from quill_invoicing.usecases.keep_terms import keep_terms
 from quill_invoicing.usecases.record_usage import record_usage
-from quill_invoicing.wire import from_wire_customer, from_wire_period_usage
+from quill_invoicing.wire import from_wire_customer, from_wire_period_usage, from_wire_source
 
 GROUP = "invoicing"
 
@@ -59,12 +61,32 @@ def period_usage(within: Within, *, report_every: timedelta) -> Consumption[Peri
             await record_usage(
                 each.message.organization_id, _observed(each.message), tx=tx, now=now, report_every=report_every
             )
+            await tx.know_sources(each.message.organization_id, each.message.sources)
         return None
 
     return Consumption(
         topic=topics.PERIOD_USAGE.name,
         group=GROUP,
         decode=lambda record: PeriodUsageSnapshot.from_bytes(_value(record)),
+        apply=apply,
+    )
+
+
+def usage_sources(within: Within) -> Consumption[UsageSource]:
+    """Keep how far each source of usage has told everything, and look again at closings that wait for it."""
+
+    async def apply(
+        transaction: Transaction, received: Sequence[Received[UsageSource]], now: datetime
+    ) -> FollowUp | None:
+        tx = within(transaction)
+        for each in received:
+            await keep_standing(from_wire_source(each.message), tx=tx, now=now)
+        return None
+
+    return Consumption(
+        topic=topics.SOURCES.name,
+        group=GROUP,
+        decode=lambda record: UsageSource.from_bytes(_value(record)),
         apply=apply,
     )
 

@@ -1,17 +1,21 @@
 """The clock: closing, holding drafts, webhooks; and the effects at the payment rail."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from prometheus_client import Gauge
 from quill_runtime.clock import Clock
 from quill_runtime.consumer import Consumer
 from quill_runtime.database import Database, Transaction
 from quill_runtime.jobs import PeriodicJob
 from quill_runtime.lifecycle import Component
 from quill_runtime.operations import Conclude, Operation, OperationRunner, Perform, PermanentFailure
+from quill_runtime.positions import Partition
 
 from quill_invoicing.domain.collection import Attempt
+from quill_invoicing.domain.completeness_gate import ExpectedSources
 from quill_invoicing.domain.period_close import Grace
 from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PaymentRail, RailRefused
 from quill_invoicing.settings import InvoicingSettings
@@ -27,9 +31,14 @@ HOLD_EVERY_SECONDS = 0.5
 WEBHOOKS_EVERY_SECONDS = 0.5
 WEBHOOK_BATCH = 100
 HOLD_BATCH = 500
+REACH_LOOKS = 40
+REACH_SECONDS = 0.05
 
 Within = Callable[[Transaction], InvoicingTransaction]
 CaughtUp = Callable[[], bool]
+ReachesNow = Callable[[], Awaitable[bool]]
+
+HELD_CLOSINGS = Gauge("quill_invoicing_held_closings", "Periods whose grace has passed and that wait for a source")
 
 
 def has_read_everything(consumers: Sequence[Consumer[Any]]) -> CaughtUp:
@@ -46,6 +55,30 @@ def has_read_everything(consumers: Sequence[Consumer[Any]]) -> CaughtUp:
     return caught_up
 
 
+def reads_up_to_now(consumers: Sequence[Consumer[Any]]) -> ReachesNow:
+    """Whether all that stood in the consumers' partitions when it was asked is applied, waiting a moment for it.
+
+    A source's watermark is published after the usage it speaks for. So what was published before a watermark that is
+    known here is in Kafka; closing by that watermark must have read it, whatever the broker was last heard to say.
+    """
+
+    async def reached() -> bool:
+        ends: dict[Partition, int] = {}
+        for consumer in consumers:
+            found = await consumer.ends()
+            if not found:
+                return False
+            ends |= found
+        for _ in range(REACH_LOOKS):
+            applied = {p: offset for consumer in consumers for p, offset in consumer.applied_offsets().items()}
+            if all(applied.get(partition, 0) >= end for partition, end in ends.items()):
+                return True
+            await asyncio.sleep(REACH_SECONDS)
+        return False
+
+    return reached
+
+
 def clockwork(
     *,
     store: InvoicingStore,
@@ -53,6 +86,8 @@ def clockwork(
     settings: InvoicingSettings,
     clock: Clock,
     caught_up: CaughtUp,
+    reaches_now: ReachesNow,
+    source_of_license: Callable[[str], str | None],
     api_version: str,
 ) -> list[Component]:
     """Everything that the clock starts."""
@@ -61,7 +96,12 @@ def clockwork(
     async def close(now: datetime) -> object:
         if not caught_up():
             return 0
-        return await close_due_periods(store=store, grace=grace, now=now, limit=settings.close_batch)
+        async with store.begin() as tx:
+            expected = ExpectedSources(await tx.standings(), source_of_license)
+            HELD_CLOSINGS.set(await tx.count_held())
+        if expected.is_any_expected and not await reaches_now():
+            return 0
+        return await close_due_periods(store=store, grace=grace, now=now, limit=settings.close_batch, expected=expected)
 
     async def hold(now: datetime) -> object:
         return await hold_drafts(store=store, now=now, limit=HOLD_BATCH)

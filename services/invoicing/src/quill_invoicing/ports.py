@@ -1,6 +1,6 @@
 """What the use cases need of the outside: a store, a payment rail. Two implementations of each exist."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,7 @@ from quill_invoicing.domain.collection import (
     RailSubscription,
     SubscriptionOrder,
 )
+from quill_invoicing.domain.completeness_gate import HeldClosing, SourceStanding
 from quill_invoicing.domain.invoice import Invoice
 from quill_invoicing.domain.reconciliation import Reconciliation
 from quill_invoicing.domain.terms import CustomerTerms, TermsHistory
@@ -93,8 +94,11 @@ class CustomerStore(Protocol):
 
     async def move_open_period(self, organization_id: str, period: BillingPeriod) -> None: ...
 
-    async def organizations_to_close(self, *, ended_before: datetime, limit: int) -> list[str]:
-        """Customers whose open period ended at or before an instant, the longest waiting first."""
+    async def organizations_to_close(self, *, ended_before: datetime, limit: int, now: datetime) -> list[str]:
+        """Customers whose open period ended at or before an instant, the longest waiting first.
+
+        Those whose closing waits for a source are left out until something may have changed for them.
+        """
         ...
 
     async def organizations_to_hold(self, *, now: datetime, limit: int) -> list[str]:
@@ -124,6 +128,10 @@ class UsageStore(Protocol):
         ...
 
     async def closed_period(self, organization_id: str, period_start: datetime) -> ClosedPeriod | None: ...
+
+    async def closed_periods_of(self, organization_id: str, *, limit: int) -> list[ClosedPeriod]:
+        """Newest first."""
+        ...
 
     async def add_late_usage(self, late: LateUsage) -> None: ...
 
@@ -206,7 +214,41 @@ class RailStore(Protocol):
     async def postpone_webhook(self, event_id: str, *, problem: str, due_at: datetime) -> None: ...
 
 
-class InvoicingTransaction(CustomerStore, UsageStore, InvoiceStore, RailStore, Protocol):
+class SourceStore(Protocol):
+    """Sources of usage, and the closings that wait for them."""
+
+    async def save_standing(self, standing: SourceStanding) -> bool:
+        """Keep it unless a newer revision is known; True when it is new."""
+        ...
+
+    async def standings(self) -> dict[str, SourceStanding]: ...
+
+    async def know_sources(self, organization_id: str, names: Collection[str]) -> None:
+        """Remember who reports for an organization; an older list changes nothing."""
+        ...
+
+    async def sources_of(self, organization_id: str) -> frozenset[str]: ...
+
+    async def hold_closing(self, held: HeldClosing, *, look_again_at: datetime) -> bool:
+        """Note that a closing waits; True unless it did already, for the same sources. The first instant stays."""
+        ...
+
+    async def release_closing(self, organization_id: str, period_start: datetime) -> bool:
+        """It waits no longer; True if it did."""
+        ...
+
+    async def look_at_held_again(self, source: str, *, now: datetime) -> None:
+        """Something changed about a source: closings that wait for it are due again."""
+        ...
+
+    async def held_closings(self, *, limit: int) -> list[HeldClosing]:
+        """The longest waiting first."""
+        ...
+
+    async def count_held(self) -> int: ...
+
+
+class InvoicingTransaction(CustomerStore, UsageStore, SourceStore, InvoiceStore, RailStore, Protocol):
     """One open transaction over everything this service owns."""
 
 

@@ -1,16 +1,21 @@
 """Messages and HTTP models to domain values and back."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from quill_contracts import invoices as wire_invoices
+from quill_contracts.sources import UsageSource
 from quill_contracts.subscriptions import CustomerSnapshot
 from quill_contracts.usage import PeriodUsageSnapshot
 from quill_pricing.money import Money
 from quill_pricing.period import BillingPeriod
 from quill_pricing.price import price_from_document
 
+from quill_invoicing.domain.closing import ClosedPeriod
+from quill_invoicing.domain.completeness_gate import HeldClosing, SourceStanding, Waiver
 from quill_invoicing.domain.invoice import Invoice, InvoiceLine
 from quill_invoicing.domain.reconciliation import Reconciliation
 from quill_invoicing.domain.terms import CustomerTerms, TermsItem
@@ -70,6 +75,30 @@ def from_wire_period_usage(snapshot: PeriodUsageSnapshot) -> list[ObservedPeriod
         )
         for each in snapshot.periods
     ]
+
+
+def from_wire_source(wire: UsageSource) -> SourceStanding:
+    """What a source's snapshot says, as far as closing needs it."""
+    return SourceStanding(
+        source=wire.source,
+        revision=wire.revision,
+        is_expected=wire.is_expected,
+        state=wire.state,
+        complete_through=wire.complete_through,
+        heard_at=wire.heard_at,
+        waivers=tuple(
+            Waiver(
+                source=wire.source,
+                waiver_id=waiver.waiver_id,
+                through=waiver.through,
+                actor=waiver.actor,
+                reason=waiver.reason,
+                at=waiver.at,
+                organization_id=waiver.organization_id,
+            )
+            for waiver in wire.waivers
+        ),
+    )
 
 
 def to_wire_invoice(invoice: Invoice) -> wire_invoices.Invoice:
@@ -175,6 +204,62 @@ class ReconciliationList(BaseModel):
     results: list[ReconciliationView]
 
 
+class MissingSource(BaseModel):
+    """A source that a closing waits for."""
+
+    source: str
+    state: str
+    complete_through: datetime | None
+    heard_at: datetime | None
+
+
+class HeldClosingView(BaseModel):
+    """A closing whose time has come and that waits; ``since`` is when it first had to."""
+
+    organization_id: str
+    period_start: datetime
+    period_end: datetime
+    since: datetime
+    missing: list[MissingSource]
+
+
+class HeldClosingList(BaseModel):
+    """The longest waiting first; ``total`` counts all of them."""
+
+    total: int
+    results: list[HeldClosingView]
+
+
+class UsedWaiver(BaseModel):
+    """By whose word a period was closed without a source."""
+
+    source: str
+    waiver_id: str
+    through: datetime
+    actor: str
+    reason: str
+    at: datetime
+    organization_id: str | None
+
+
+class ClosingView(BaseModel):
+    """A closed period with its cut-off."""
+
+    organization_id: str
+    period_start: datetime
+    period_end: datetime
+    closed_at: datetime
+    usage_revision: int
+    invoice_id: str | None
+    waivers: list[UsedWaiver]
+
+
+class ClosingList(BaseModel):
+    """Closed periods of one organization, newest first."""
+
+    results: list[ClosingView]
+
+
 class Acceptance(BaseModel):
     """Who accepts a difference, and why (L16)."""
 
@@ -221,6 +306,36 @@ def to_view_invoice(invoice: Invoice, reconciliation: Reconciliation | None, *, 
         collection_problem=invoice.collection_problem,
         reconciliation=invoice.reconciliation,
         differences=[] if reconciliation is None else _differences(reconciliation),
+    )
+
+
+def to_view_held(held: HeldClosing, standings: Mapping[str, SourceStanding]) -> HeldClosingView:
+    """A waiting closing, with what is known now of the sources it waits for."""
+    known = [standings[name] for name in held.missing if name in standings]
+    return HeldClosingView(
+        organization_id=held.organization_id,
+        period_start=held.period.start,
+        period_end=held.period.end,
+        since=held.since,
+        missing=[
+            MissingSource(
+                source=each.source, state=each.state, complete_through=each.complete_through, heard_at=each.heard_at
+            )
+            for each in known
+        ],
+    )
+
+
+def to_view_closing(closed: ClosedPeriod) -> ClosingView:
+    """A closing for the API."""
+    return ClosingView(
+        organization_id=closed.organization_id,
+        period_start=closed.period.start,
+        period_end=closed.period.end,
+        closed_at=closed.closed_at,
+        usage_revision=closed.usage_revision,
+        invoice_id=closed.invoice_id,
+        waivers=[UsedWaiver(**asdict(waiver)) for waiver in closed.waivers],
     )
 
 

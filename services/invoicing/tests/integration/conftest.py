@@ -142,6 +142,10 @@ class System:
             answer = await client.get(self.url + path, headers={"Authorization": f"Bearer {token}"})
         return answer.json() | {"http_status": answer.status_code}
 
+    async def text(self, path: str) -> str:
+        async with httpx.AsyncClient(timeout=10) as client:
+            return (await client.get(self.url + path)).text
+
     async def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         async with httpx.AsyncClient(timeout=10) as client:
@@ -161,7 +165,7 @@ class System:
 
 @pytest.fixture
 async def system(migrated: str, kafka: Any, sandbox_time: SandboxTime, processes: Processes) -> AsyncIterator[System]:
-    names = [topics.CUSTOMERS, topics.PERIOD_USAGE, topics.INVOICES, topics.LICENSES]
+    names = [topics.CUSTOMERS, topics.PERIOD_USAGE, topics.SOURCES, topics.INVOICES, topics.LICENSES]
     kafka.create_topics({topic.name: 1 for topic in names})
     port, stripe_port = free_port(), free_port()
     url, stripe_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{stripe_port}"

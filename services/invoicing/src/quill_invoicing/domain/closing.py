@@ -7,6 +7,8 @@ from typing import Any
 
 from quill_pricing.period import BillingPeriod
 
+from quill_invoicing.domain.completeness_gate import Waiver
+
 
 @dataclass(frozen=True, slots=True)
 class BilledProduct:
@@ -25,6 +27,7 @@ class ClosedPeriod:
     Attributes:
         usage_revision: The newest usage snapshot that counted; anything newer is late.
         invoice_id: None when nobody was subscribed and nothing was owed.
+        waivers: By whose word it went on without a source that had not told everything.
     """
 
     organization_id: str
@@ -33,6 +36,7 @@ class ClosedPeriod:
     usage_revision: int
     invoice_id: str | None
     billed: tuple[BilledProduct, ...]
+    waivers: tuple[Waiver, ...] = ()
 
     def billed_of(self, product_key: str) -> BilledProduct | None:
         """What was billed of a product; None when it was not billed."""

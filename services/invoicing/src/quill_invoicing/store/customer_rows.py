@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from quill_invoicing.domain.terms import CustomerTerms, TermsHistory
 from quill_invoicing.store.documents import terms_document, terms_from_document
-from quill_invoicing.store.tables import customer_terms, customers
+from quill_invoicing.store.tables import customer_terms, customers, held_closings
 
 
 class CustomerRows:
@@ -64,10 +64,15 @@ class CustomerRows:
             .values(open_period_start=period.start, open_period_end=period.end)
         )
 
-    async def organizations_to_close(self, *, ended_before: datetime, limit: int) -> list[str]:
+    async def organizations_to_close(self, *, ended_before: datetime, limit: int, now: datetime) -> list[str]:
+        is_held = select(held_closings.c.organization_id).where(
+            held_closings.c.organization_id == customers.c.organization_id,
+            held_closings.c.period_start == customers.c.open_period_start,
+            held_closings.c.look_again_at > now,
+        )
         rows = await self._connection.execute(
             select(customers.c.organization_id)
-            .where(customers.c.open_period_end <= ended_before)
+            .where(customers.c.open_period_end <= ended_before, ~is_held.exists())
             .order_by(customers.c.open_period_end, customers.c.organization_id)
             .limit(limit)
         )

@@ -8,6 +8,7 @@ from typing import Any
 from quill_pricing.period import BillingPeriod
 
 from quill_invoicing.domain.closing import BilledProduct
+from quill_invoicing.domain.completeness_gate import SourceStanding, Waiver
 from quill_invoicing.domain.reconciliation import Difference
 from quill_invoicing.domain.terms import CustomerTerms, TermsItem
 
@@ -60,6 +61,59 @@ def billed_documents(billed: tuple[BilledProduct, ...]) -> list[dict[str, Any]]:
 def billed_from_documents(documents: list[dict[str, Any]]) -> tuple[BilledProduct, ...]:
     """What a closing billed."""
     return tuple(BilledProduct(**document) for document in documents)
+
+
+def standing_document(standing: SourceStanding) -> dict[str, Any]:
+    """Everything but the key and the revision."""
+    return {
+        "is_expected": standing.is_expected,
+        "state": standing.state,
+        "complete_through": _text(standing.complete_through),
+        "heard_at": _text(standing.heard_at),
+        "waivers": waiver_documents(standing.waivers),
+    }
+
+
+def standing_from_document(source: str, revision: int, document: Mapping[str, Any]) -> SourceStanding:
+    """The source that was written."""
+    return SourceStanding(
+        source=source,
+        revision=revision,
+        is_expected=document["is_expected"],
+        state=document["state"],
+        complete_through=_instant(document["complete_through"]),
+        heard_at=_instant(document["heard_at"]),
+        waivers=waivers_from_documents(document["waivers"]),
+    )
+
+
+def waiver_documents(waivers: tuple[Waiver, ...]) -> list[dict[str, Any]]:
+    """Waivers as JSON."""
+    return [
+        {**asdict(waiver), "through": waiver.through.isoformat(), "at": waiver.at.isoformat()} for waiver in waivers
+    ]
+
+
+def waivers_from_documents(documents: list[dict[str, Any]]) -> tuple[Waiver, ...]:
+    """The waivers that were written."""
+    return tuple(
+        Waiver(
+            **{
+                **document,
+                "through": datetime.fromisoformat(document["through"]),
+                "at": datetime.fromisoformat(document["at"]),
+            }
+        )
+        for document in documents
+    )
+
+
+def _text(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat()
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def difference_documents(differences: tuple[Difference, ...]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from quill_invoicing.domain.terms import CustomerTerms, TermsHistory
 from quill_invoicing.domain.usage_history import Observation, UsageHistory
 from quill_invoicing.domain.webhook import Webhook
 from quill_invoicing.ports import PersonsChange, PlannedEffect, RailAccount, SentReport
+from quill_invoicing.store.memory_sources import MemorySourceRows, SourceState
 
 PeriodKey = tuple[str, datetime]
 ProductKey = tuple[str, datetime, str]
@@ -60,13 +61,15 @@ class State:
     accounts: dict[str, RailAccount] = field(default_factory=dict)
     reports: dict[ProductKey, SentReport] = field(default_factory=dict)
     webhooks: dict[str, _Delivery] = field(default_factory=dict)
+    of_sources: SourceState = field(default_factory=SourceState)
 
 
-class MemoryTransaction:
+class MemoryTransaction(MemorySourceRows):
     """One transaction over a copy of the state."""
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self._of_sources = state.of_sources
 
     async def customer_revision(self, organization_id: str) -> int:
         customer = self.state.customers.get(organization_id)
@@ -87,8 +90,10 @@ class MemoryTransaction:
     async def move_open_period(self, organization_id: str, period: BillingPeriod) -> None:
         self.state.customers[organization_id].open_period = period
 
-    async def organizations_to_close(self, *, ended_before: datetime, limit: int) -> list[str]:
-        return self._ended(lambda customer: customer.open_period.end <= ended_before, limit)
+    async def organizations_to_close(self, *, ended_before: datetime, limit: int, now: datetime) -> list[str]:
+        waiting = {key for key, (_, look_again_at) in self.state.of_sources.held.items() if look_again_at > now}
+        due = self._ended(lambda customer: customer.open_period.end <= ended_before, len(self.state.customers))
+        return [name for name in due if (name, self.state.customers[name].open_period.start) not in waiting][:limit]
 
     async def organizations_to_hold(self, *, now: datetime, limit: int) -> list[str]:
         return self._ended(
@@ -133,6 +138,10 @@ class MemoryTransaction:
 
     async def closed_period(self, organization_id: str, period_start: datetime) -> ClosedPeriod | None:
         return self.state.closed.get((organization_id, period_start))
+
+    async def closed_periods_of(self, organization_id: str, *, limit: int) -> list[ClosedPeriod]:
+        own = [closed for (name, _), closed in self.state.closed.items() if name == organization_id]
+        return sorted(own, key=lambda closed: closed.period.start, reverse=True)[:limit]
 
     async def add_late_usage(self, late: LateUsage) -> None:
         self.state.late.setdefault((late.organization_id, late.period_start, late.product_key), []).append(late)

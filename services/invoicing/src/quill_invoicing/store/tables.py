@@ -75,7 +75,37 @@ closed_periods = Table(
     Column("usage_revision", BigInteger, nullable=False),
     Column("invoice_id", String, nullable=True),
     Column("billed", JSONB, nullable=False),
+    Column("waivers", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     comment="The closing of a period as a fact: its cut-off and what was billed of each product. One per period.",
+)
+
+usage_sources = Table(
+    "usage_sources",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("document", JSONB, nullable=False),
+    comment="Projection of usage.sources.v1: how far each source has told everything, and what was waived.",
+)
+
+organization_sources = Table(
+    "organization_sources",
+    metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("sources", JSONB, nullable=False),
+    comment="Every source that ever reported for an organization, as its usage snapshots name them.",
+)
+
+held_closings = Table(
+    "held_closings",
+    metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("period_start", _Instant, primary_key=True),
+    Column("period_end", _Instant, nullable=False),
+    Column("missing", JSONB, nullable=False),
+    Column("since", _Instant, nullable=False),
+    Column("look_again_at", _Instant, nullable=False),
+    comment="Periods whose grace has passed and that wait for expected sources; gone once they are closed.",
 )
 
 late_usage = Table(

@@ -11,7 +11,12 @@ from sqlalchemy.dialects.postgresql import insert
 
 from quill_invoicing.domain.closing import ClosedPeriod, LateUsage
 from quill_invoicing.domain.usage_history import Observation, UsageHistory
-from quill_invoicing.store.documents import billed_documents, billed_from_documents
+from quill_invoicing.store.documents import (
+    billed_documents,
+    billed_from_documents,
+    waiver_documents,
+    waivers_from_documents,
+)
 from quill_invoicing.store.tables import closed_periods, late_usage, usage_observations, usage_periods
 
 
@@ -83,6 +88,7 @@ class UsageRows:
                 usage_revision=closed.usage_revision,
                 invoice_id=closed.invoice_id,
                 billed=billed_documents(closed.billed),
+                waivers=waiver_documents(closed.waivers),
             )
             .on_conflict_do_nothing()
             .returning(closed_periods.c.organization_id)
@@ -98,16 +104,16 @@ class UsageRows:
                 )
             )
         ).one_or_none()
-        if row is None:
-            return None
-        return ClosedPeriod(
-            organization_id=row.organization_id,
-            period=BillingPeriod(row.period_start, row.period_end),
-            closed_at=row.closed_at,
-            usage_revision=row.usage_revision,
-            invoice_id=row.invoice_id,
-            billed=billed_from_documents(row.billed),
+        return None if row is None else _closed(row)
+
+    async def closed_periods_of(self, organization_id: str, *, limit: int) -> list[ClosedPeriod]:
+        rows = await self._connection.execute(
+            select(closed_periods)
+            .where(closed_periods.c.organization_id == organization_id)
+            .order_by(closed_periods.c.period_start.desc())
+            .limit(limit)
         )
+        return [_closed(row) for row in rows]
 
     async def add_late_usage(self, late: LateUsage) -> None:
         await self._connection.execute(
@@ -157,6 +163,18 @@ class UsageRows:
                 )
                 .values(invoice_id=invoice_id)
             )
+
+
+def _closed(row: Row[Any]) -> ClosedPeriod:
+    return ClosedPeriod(
+        organization_id=row.organization_id,
+        period=BillingPeriod(row.period_start, row.period_end),
+        closed_at=row.closed_at,
+        usage_revision=row.usage_revision,
+        invoice_id=row.invoice_id,
+        billed=billed_from_documents(row.billed),
+        waivers=waivers_from_documents(row.waivers),
+    )
 
 
 def _late(row: Row[Any]) -> LateUsage:

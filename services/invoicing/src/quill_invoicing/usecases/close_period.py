@@ -7,11 +7,13 @@ import structlog
 
 from quill_invoicing.domain.adjustments import Adjustment, adjust
 from quill_invoicing.domain.closing import ClosedPeriod
+from quill_invoicing.domain.completeness_gate import NOBODY_EXPECTED, ExpectedSources
 from quill_invoicing.domain.invoice import Invoice, invoice_id_of, invoice_number
 from quill_invoicing.domain.invoice_lines import bill_period
 from quill_invoicing.domain.period_close import Grace, period_after
 from quill_invoicing.domain.terms import CustomerTerms
 from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PlannedEffect
+from quill_invoicing.usecases.hold_closing import record_waivers_used, waivers_to_close_by
 
 COLLECT = "collect"
 HOLD_DRAFT = "hold_draft"
@@ -19,26 +21,35 @@ HOLD_DRAFT = "hold_draft"
 log = structlog.get_logger(__name__)
 
 
-async def close_due_periods(*, store: InvoicingStore, grace: Grace, now: datetime, limit: int) -> int:
+async def close_due_periods(
+    *, store: InvoicingStore, grace: Grace, now: datetime, limit: int, expected: ExpectedSources = NOBODY_EXPECTED
+) -> int:
     """Close the next period of up to ``limit`` customers, each in its own transaction; returns how many were closed.
 
     A customer that is several periods behind closes one per run, in order. One whose closing fails is logged and keeps
-    its place; it does not stop the others.
+    its place; it does not stop the others. Neither does one that waits for a source.
     """
     async with store.begin() as tx:
-        due = await tx.organizations_to_close(ended_before=grace.ended_before(now), limit=limit)
+        due = await tx.organizations_to_close(ended_before=grace.ended_before(now), limit=limit, now=now)
     closed = 0
     for organization in due:
         try:
             async with store.begin() as tx:
-                closed += await close_period(organization, tx=tx, grace=grace, now=now)
+                closed += await close_period(organization, tx=tx, grace=grace, now=now, expected=expected)
         except Exception as error:
             log.exception("close.failed", organization=organization, error=repr(error))
     return closed
 
 
-async def close_period(organization_id: str, *, tx: InvoicingTransaction, grace: Grace, now: datetime) -> bool:
-    """Close a customer's open period if its time has come; False when there is nothing to do here.
+async def close_period(
+    organization_id: str,
+    *,
+    tx: InvoicingTransaction,
+    grace: Grace,
+    now: datetime,
+    expected: ExpectedSources = NOBODY_EXPECTED,
+) -> bool:
+    """Close a customer's open period if its time has come and all its usage is in; False when there is nothing to do.
 
     The closing itself is written first: the unique key on it decides between two closers, and everything else of the
     loser is undone with its transaction.
@@ -47,6 +58,11 @@ async def close_period(organization_id: str, *, tx: InvoicingTransaction, grace:
     if period is None or not grace.may_close(period, now=now):
         return False
     history = await tx.terms_history(organization_id)
+    waivers = await waivers_to_close_by(
+        organization_id, period, expected=expected, license_id=history.license_id, tx=tx, now=now
+    )
+    if waivers is None:
+        return False
     usage = await tx.usage_history(organization_id, period.start)
     statement = bill_period(history, usage, period)
     adjustments = await _adjustments(organization_id, room_minor=statement.total_minor, tx=tx)
@@ -62,6 +78,7 @@ async def close_period(organization_id: str, *, tx: InvoicingTransaction, grace:
             usage_revision=usage.newest_revision,
             invoice_id=invoice_id,
             billed=statement.billed,
+            waivers=waivers,
         )
     )
     if is_first and invoice_id is not None:
@@ -81,6 +98,9 @@ async def close_period(organization_id: str, *, tx: InvoicingTransaction, grace:
         )
         await _issue(draft, adjustments, owner, tx=tx, now=now)
     await tx.move_open_period(organization_id, period_after(period, newest))
+    await tx.release_closing(organization_id, period.start)
+    if is_first:
+        await record_waivers_used(organization_id, period, waivers, tx=tx, now=now)
     return is_first
 
 
