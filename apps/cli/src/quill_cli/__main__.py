@@ -3,12 +3,14 @@
 import typer
 
 from quill_cli import (
+    closings,
     dead_letters,
     further_licenses,
     invoices,
     licenses,
     limits,
     runs,
+    sources,
     usage,
     usage_backfill,
     usage_corrections,
@@ -33,7 +35,7 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     """
     app = typer.Typer(
         name="quill",
-        help="Operate Quill: quotes, usage, limits, invoices, licenses, dead letters, topics.",
+        help="Operate Quill: quotes, usage, sources, limits, invoices, closings, licenses, dead letters, topics.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -50,6 +52,8 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     app.add_typer(usage_group, name="usage")
     app.add_typer(limits.commands(connect), name="limits")
     app.add_typer(invoices.commands(connect), name="invoices")
+    app.add_typer(closings.commands(connect), name="closings")
+    app.add_typer(sources.commands(connect), name="sources")
     licenses_group = licenses.commands(connect)
     further_licenses.add_to(licenses_group, connect)
     app.add_typer(licenses_group, name="licenses")

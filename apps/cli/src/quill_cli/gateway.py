@@ -104,6 +104,14 @@ class Gateway:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self._ask("POST", path, json=body, headers=named)
 
+    def put(self, path: str, body: Mapping[str, object]) -> "Answer":
+        """Say how something is to be; the same again changes nothing.
+
+        Raises:
+            Refused | Unanswered: see there.
+        """
+        return self._ask("PUT", path, json=body)
+
     def post_bytes(self, path: str, content: bytes) -> "Answer":
         """Change, with JSON that must arrive byte for byte.
 

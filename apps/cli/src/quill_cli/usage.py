@@ -3,9 +3,11 @@
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from quill_cli.gateway import AsJson, Connect, Token, Url, asking, segment
-from quill_cli.printing import instant, show_table
+from quill_cli.printing import instant, one_line, show_table
 from quill_cli.usage_events import show_event_windows
 
 
@@ -47,6 +49,7 @@ def show_usage(document: dict[str, Any]) -> None:
             numbers=("complete days", "days still counting", "maximum"),
             empty="No meter of the catalog was used in this period.",
         )
+        Console().print(Text(one_line(period["freshness"]["sentence"])))
     if not document["periods"]:
         show_table("", (), (), empty=f"Nothing was reported for {organization} yet.")
     if "windows" in document:

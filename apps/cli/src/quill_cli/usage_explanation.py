@@ -57,6 +57,7 @@ def show_explanation(document: dict[str, Any]) -> None:
         _show_parked(document["parked"])
         return
     Console().print(Text(one_line(document["sentence"])))
+    Console().print(Text(one_line(document["freshness"]["sentence"])))
     reports = {report["id"]: report for report in document["reports"]}
     show_table(
         f"What {document['meter']} is made of ({document['counter']})",

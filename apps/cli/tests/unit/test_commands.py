@@ -58,6 +58,9 @@ USAGE = {
             "revision": 7,
             "corrected_revision": None,
             "meters": {"events": MeterUsage(complete=12_000_000, partial=34_000, maximum=12_034_000).model_dump()},
+            "freshness": {
+                "sentence": "From 2 of 3 expected sources, complete through 2026-10-12T00:00Z; eu is silent."
+            },
         }
     ],
 }
@@ -83,7 +86,7 @@ def test_usage_shows_complete_and_counting_days_apart_and_the_maximum():
     """L3, L6."""
     api = Api({("GET", "/v1/usage/org-1"): USAGE})
     text = shown(api, "usage", "show", "org-1")
-    for expected in ("2026-10-01 00:00:00Z", "events", "12,000,000", "34,000", "12,034,000"):
+    for expected in ("2026-10-01 00:00:00Z", "events", "12,000,000", "34,000", "12,034,000", "From 2 of 3"):
         assert expected in text
     assert api.asked[0].headers["Authorization"] == "Bearer op-token"
 
@@ -412,6 +415,10 @@ JSON_COMMANDS = [
     (("usage", "show", "org-1"), ("GET", "/v1/usage/org-1")),
     (("limits", "explain", "org-1", "events"), ("GET", "/v1/limits/org-1/explain")),
     (("invoices", "show", "org-1"), ("GET", "/v1/invoices")),
+    (("sources",), ("GET", "/v1/sources")),
+    (("sources", "show", "us"), ("GET", "/v1/sources/us")),
+    (("closings", "held"), ("GET", "/v1/closings/held")),
+    (("closings", "show", "org-1"), ("GET", "/v1/closings")),
     (("licenses", "issue", "--email", "a@b.example", "--organization", "x"), ("POST", "/v1/licenses")),
     (("licenses", "show", "lic_1"), ("GET", "/v1/licenses/lic_1")),
     (("licenses", "revoke", "lic_1", "--reason", "x"), ("POST", "/v1/licenses/lic_1/revoke")),

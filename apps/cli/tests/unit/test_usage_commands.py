@@ -18,6 +18,7 @@ EXPLANATION = {
     "meter": "events",
     "counter": "event_count_in_period",
     "sentence": "125 events from 2026-10-01 to 2026-11-01 (exclusive): 1 window of 1 source (us).",
+    "freshness": {"sentence": "From 1 of 1 expected source, complete through 2026-10-02T00:00Z."},
     "cells": [
         {
             "window_start": "2026-10-01T00:00:00+00:00",
