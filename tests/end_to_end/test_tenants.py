@@ -28,6 +28,14 @@ FURTHER_LICENSE = {"license_id": "another", "reason": "another region"}
 REVERSION = {"actor": "ada", "reason": "another region"}
 CORRECTION = {**REVERSION, "correction_id": "c1", "kind": "void", "report_ids": [1]}
 BACKFILL = {"source": "us", "reports": [{"organization_id": "{organization_id}", "usage_report": REPORT}]}
+EVENT = {
+    "specversion": "1.0",
+    "id": "tenant",
+    "source": "tenants",
+    "type": "tenants.call",
+    "subject": "{organization_id}",
+    "time": "2026-09-30T00:00:00Z",
+}
 PROJECT = [{"team_id": "1", "api_token": "phc_tenant"}]
 
 NAMING_AN_ORGANIZATION = [
@@ -45,6 +53,8 @@ NAMING_AN_ORGANIZATION = [
         "usage-ingest", "POST", "/v1/usage/{organization_id}/corrections/{correction_id}/revert", 401, body=REVERSION
     ),
     Route("usage-ingest", "POST", "/v1/usage/reports", 401, body=BACKFILL),
+    Route("usage-ingest", "POST", "/v1/meter-events", 200, body=EVENT),
+    Route("usage-ingest", "GET", "/v1/meter-events", 200, query="organization_id={organization_id}"),
     Route("quota-limiter", "GET", "/v1/quota/{organization_id}/{usage_key}", 200),
     Route("quota-limiter", "POST", "/v1/quota", 200, body=CHECKS),
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}", 200),

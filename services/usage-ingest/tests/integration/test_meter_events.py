@@ -224,6 +224,14 @@ async def test_events_come_in_over_kafka_and_out_in_the_snapshot_beside_reports(
         revisions = [snapshot.revision for snapshot in running.snapshots["acme"]]
         assert revisions == sorted(revisions)
 
+        explained = (await running.get("/v1/usage/acme/explain", meter="rows")).json()
+        assert (explained["usage"]["to_date"], explained["is_equal"]) == (70, True)
+        assert datetime.fromisoformat(explained["counts_from"]) == YESTERDAY
+        assert "do not count for this meter" in explained["sentence"]
+        dated = (await running.get("/v1/usage/acme", meter="rows", interval="week")).json()
+        assert [cell["quantity"] for cell in dated["cells"]] == [70]
+        assert [line["total"] for line in dated["series"]["series"]] == [70]
+
         shown = (await running.get("/v1/usage/acme")).json()["periods"][0]["meters"]
         assert {meter: usage["complete"] for meter, usage in shown.items()} == {
             "compute": 4_500,
@@ -329,6 +337,8 @@ async def test_over_http_each_event_is_answered_and_durable(settings):
         assert plain["outcomes"]["duplicate"] == 1
         assert (await running.post([])).json()["results"] == []
 
+        broken = await running.post(b"{")
+        assert (broken.status_code, broken.json()["code"], broken.json()["attr"]) == (400, "not_json", None)
         refused = await running.post(call("9", seconds=-1))
         assert (refused.status_code, refused.json()["code"], refused.json()["attr"]) == (
             400,

@@ -89,7 +89,7 @@ def router(
         answered = await database.run(lambda transaction: _take(transaction, bodies, claim=claim, slots=slots, now=now))
         if not is_batch and isinstance(refusal := answered[0][1], Refusal):
             status = 403 if refusal.code == _FOREIGN.code else 400
-            raise Problem(status, refusal.code, refusal.detail, attr=refusal.attribute)
+            raise Problem(status, refusal.code, refusal.detail, attr=refusal.attribute or None)
         for source in {item.event.source for item, outcome in answered if item and not isinstance(outcome, Refusal)}:
             heard.note(source, now)
         outcomes = Counter(_name(outcome) for _, outcome in answered)

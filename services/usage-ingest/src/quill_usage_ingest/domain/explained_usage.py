@@ -19,6 +19,8 @@ class UsageExplanation:
     period: BillingPeriod
     explanation: Explanation
     stored: CounterUsage
+    counts_from: datetime | None = None
+    """Windows that start earlier do not count for the meter."""
 
     @property
     def is_equal(self) -> bool:

@@ -30,7 +30,7 @@ async def explain_usage(
     stored = await _stored(organization.organization_id, period, tx)
     name = counter if start == period.start else dated_name(counter, start)
     usage = stored.get(name, NOTHING_USED) if start < period.end else NOTHING_USED
-    return UsageExplanation(organization, period, explain(counter, evidence), usage)
+    return UsageExplanation(organization, period, explain(counter, evidence), usage, counts_from)
 
 
 async def usage_as_of(

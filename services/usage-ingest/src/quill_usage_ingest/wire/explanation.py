@@ -23,6 +23,7 @@ def to_wire_explanation(
         "organization_id": explained.organization.organization_id,
         "meter": meter,
         "counter": explanation.counter,
+        "counts_from": explained.counts_from.isoformat() if explained.counts_from else None,
         "period_start": period.start.isoformat(),
         "period_end": period.end.isoformat(),
         "at": at.isoformat() if at else None,
@@ -99,6 +100,8 @@ def _sentence(explained: UsageExplanation, *, meter: str, parked: int) -> str:
     else:
         made_of = f"{_many(len(held), 'window')} of {_many(len(sources), 'source')} ({', '.join(sources) or 'none'})"
         said = [f"{usage.to_date:,} {meter} {where}: {made_of}; {usage.partial:,} of them on days still counted."]
+    if explained.counts_from is not None and explained.counts_from > explained.period.start:
+        said.append(f"Windows before {explained.counts_from.isoformat()} do not count for this meter.")
     if usage.maximum != usage.to_date:
         said.append(f"The most ever counted is {usage.maximum:,}.")
     others = [claim.standing for cell in explanation.cells for claim in cell.claims if claim.standing in _STANDINGS]
