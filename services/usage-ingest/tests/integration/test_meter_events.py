@@ -133,16 +133,7 @@ class Running:
 
 @pytest.fixture
 def settings(migrated_url: str, kafka: Any) -> UsageIngestSettings:
-    ours = (
-        topics.USAGE_REPORTS,
-        topics.DAILY_REPORTS,
-        topics.REPORT_RUNS,
-        topics.METER_EVENTS,
-        topics.CUSTOMERS,
-        topics.CATALOG,
-        topics.LICENSES,
-        topics.PERIOD_USAGE,
-    )
+    ours = [topic for topic in topics.TOPICS if "usage-ingest" in topic.producer or "usage-ingest" in topic.readers]
     kafka.create_topics({topic.name: 1 for topic in ours} | {topic.dead: 1 for topic in ours})
     return UsageIngestSettings(
         database_url=migrated_url,
