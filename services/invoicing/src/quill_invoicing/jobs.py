@@ -97,7 +97,7 @@ def clockwork(
         if not caught_up():
             return 0
         async with store.begin() as tx:
-            expected = ExpectedSources(await tx.standings(), source_of_license)
+            expected = ExpectedSources(await tx.standings(expected_only=True), source_of_license)
             HELD_CLOSINGS.set(await tx.count_held())
         if expected.is_any_expected and not await reaches_now():
             return 0

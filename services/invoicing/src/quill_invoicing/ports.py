@@ -221,7 +221,9 @@ class SourceStore(Protocol):
         """Keep it unless a newer revision is known; True when it is new."""
         ...
 
-    async def standings(self) -> dict[str, SourceStanding]: ...
+    async def standings(self, *, expected_only: bool = False) -> dict[str, SourceStanding]:
+        """All sources, or those that anybody waits for."""
+        ...
 
     async def know_sources(self, organization_id: str, names: Collection[str]) -> None:
         """Remember who reports for an organization; an older list changes nothing."""

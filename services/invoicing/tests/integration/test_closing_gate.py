@@ -54,7 +54,7 @@ class Story:
 
     async def close(self, now=AFTER_OCTOBER):
         async with self.store.begin() as tx:
-            expected = ExpectedSources(await tx.standings(), {"lic-1": "inst"}.get)
+            expected = ExpectedSources(await tx.standings(expected_only=True), {"lic-1": "inst"}.get)
         return await close_due_periods(store=self.store, grace=GRACE, now=now, limit=2, expected=expected)
 
     async def held(self):

@@ -228,6 +228,7 @@ class SourceUpkeep:
         self._logs = logs
         self._publication = publication
         self._is_recount_due = True
+        self._shown: set[str] = set()
 
     async def hear(self, now: datetime) -> None:
         """Write down who was heard of lately."""
@@ -244,20 +245,26 @@ class SourceUpkeep:
             log.error("sources.too_many", names=turned_away[:10], turned_away=len(turned_away))
 
     async def watch(self, now: datetime) -> None:
-        """Find who has been silent for too long, and show all."""
+        """Find who has been silent for too long, and show everybody who is expected."""
         async with self._database.begin() as transaction:
-            tx = PostgresSources(transaction, self._outbox)
-            fallen = await watch_sources(now, tx=tx)
-            known = await tx.sources()
-        for source in fallen:
+            watched = await watch_sources(now, tx=PostgresSources(transaction, self._outbox))
+        for source in watched.fallen:
             log.warning(
                 "source.silent", source=source.source, heard_at=source.heard_at, silent_since=source.silent_since
             )
-        for source in known.values():
+        for source in watched.expected:
             _show(source)
+        names = {source.source for source in watched.expected}
+        for name in self._shown - names:
+            _hide(name)
+        self._shown = names
 
     async def promote(self, now: datetime) -> None:
         """Let watermarks count whose reports have been entered and published, by whatever way they came."""
+        async with self._database.begin() as transaction:
+            is_waiting = await PostgresSources(transaction, self._outbox).is_anything_waiting()
+        if not is_waiting and not self._is_recount_due:
+            return
         for consumer in self._consumers:
             await consumer.settle()
         await self._put_up_fences()
@@ -301,3 +308,9 @@ def _show(source: UsageSource) -> None:
     SOURCE_PARKED.labels(source.source).set(source.parked)
     if source.complete.through is not None:
         SOURCE_COMPLETE_THROUGH.labels(source.source).set(source.complete.through.timestamp())
+
+
+def _hide(name: str) -> None:
+    """A source that is expected no longer is no alert any more."""
+    for gauge in (SOURCE_SILENT, SOURCE_PARKED, SOURCE_COMPLETE_THROUGH):
+        gauge.remove(name)

@@ -476,7 +476,9 @@ class SourceViews(Protocol):
         """What was known of them at an instant, folded from their events."""
         ...
 
-    async def waiting_claims(self, source: str) -> list[WatermarkClaim]: ...
+    async def waiting_claims(self, source: str | None = None) -> list[WatermarkClaim]:
+        """Claims of a source, or of all, that do not count yet, oldest first."""
+        ...
 
     async def parked_groups(
         self, organization_id: str, sources: Collection[str], *, at: datetime | None = None
@@ -494,9 +496,7 @@ class SourceTransaction(SourceViews, Protocol):
 
     async def known_sources(self) -> int: ...
 
-    async def overdue_candidates(self) -> list[str]:
-        """Expected sources that are not silent yet."""
-        ...
+    async def expected_sources(self) -> dict[str, UsageSource]: ...
 
     async def save_source(
         self, before: UsageSource, after: UsageSource, events: Sequence[SourceEvent], *, is_announced: bool
@@ -527,3 +527,7 @@ class SourceTransaction(SourceViews, Protocol):
         ...
 
     async def parked_by_source(self) -> dict[str, int]: ...
+
+    async def miscounted(self, parked: Mapping[str, int]) -> set[str]:
+        """Known sources that have another number of parked reports than these."""
+        ...

@@ -393,6 +393,11 @@ async def test_silence_is_announced_and_ends_waivers_come_and_go_and_every_chang
         await running.send(topics.USAGE_REPORTS.name, "acme", report(events=12))
         await running.until(lambda: running.sources["us"].state == "reporting")
 
+        async def is_calm() -> bool:
+            return 'quill_source_silent{source="us"} 0.0' in (await running.client.get("/metrics")).text
+
+        await running.until(is_calm)
+
         waiver = {"waiver_id": "october", "through": TODAY.isoformat(), "organization_id": "acme", **ADA}
         for _ in range(2):
             await running.ask("POST", "/v1/sources/us/waivers", waiver)
@@ -425,6 +430,12 @@ async def test_silence_is_announced_and_ends_waivers_come_and_go_and_every_chang
         forward = {**back_to, "complete_through": TODAY.isoformat()}
         assert (await running.ask("POST", "/v1/sources/us/watermark", forward, status=400))["code"] == "invalid_input"
 
+        await running.expect("us", is_expected=False)
+
+        async def is_hidden() -> bool:
+            return 'quill_source_silent{source="us"}' not in (await running.client.get("/metrics")).text
+
+        await running.until(is_hidden)
         database = consumer_of(running.service, topics.WATERMARKS.name, "watermarks")._database
         async with database.begin() as transaction:
             rows = await transaction.connection.exec_driver_sql(
@@ -440,4 +451,5 @@ async def test_silence_is_announced_and_ends_waivers_come_and_go_and_every_chang
             ("waiver-taken-back", "bob"),
             ("advanced", "ada@example.org"),
             ("set-back", "ada@example.org"),
+            ("declared", "ada@example.org"),
         ]

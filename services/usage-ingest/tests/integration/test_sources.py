@@ -141,7 +141,9 @@ async def test_silence_is_found_with_the_clock_and_ends_with_the_next_report(beg
         await hear_sources({"eu": NOON + 20 * HOUR}, tx=tx)
     for hours, fallen in ((25, []), (26, ["us"]), (27, []), (46, ["eu"])):
         async with begin() as tx:
-            assert [each.source for each in await watch_sources(NOON + hours * HOUR, tx=tx)] == fallen
+            watched = await watch_sources(NOON + hours * HOUR, tx=tx)
+            assert [each.source for each in watched.fallen] == fallen
+            assert [each.source for each in watched.expected] == ["eu", "us"]
     assert (await known(begin)).state is SourceState.SILENT
     revision = (await known(begin)).revision
     async with begin() as tx:

@@ -28,8 +28,9 @@ class MemorySourceRows:
         self._of_sources.standings[standing.source] = standing
         return True
 
-    async def standings(self) -> dict[str, SourceStanding]:
-        return dict(self._of_sources.standings)
+    async def standings(self, *, expected_only: bool = False) -> dict[str, SourceStanding]:
+        held = self._of_sources.standings
+        return {name: standing for name, standing in held.items() if standing.is_expected or not expected_only}
 
     async def know_sources(self, organization_id: str, names: Collection[str]) -> None:
         if not self._of_sources.sources.get(organization_id, frozenset()) >= set(names):

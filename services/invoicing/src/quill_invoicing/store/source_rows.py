@@ -32,8 +32,11 @@ class SourceRows:
         )
         return saved is not None
 
-    async def standings(self) -> dict[str, SourceStanding]:
-        rows = await self._connection.execute(select(usage_sources))
+    async def standings(self, *, expected_only: bool = False) -> dict[str, SourceStanding]:
+        query = select(usage_sources)
+        if expected_only:
+            query = query.where(usage_sources.c.document["is_expected"].as_boolean())
+        rows = await self._connection.execute(query)
         return {row.source: standing_from_document(row.source, row.revision, row.document) for row in rows}
 
     async def know_sources(self, organization_id: str, names: Collection[str]) -> None:

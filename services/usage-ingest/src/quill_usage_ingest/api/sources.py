@@ -84,7 +84,11 @@ def _add_reading(routes: APIRouter, *, desk: _Desk, clock: Clock) -> None:
         desk.tokens.require(authorization, "operator", "service")
         async with desk.database.begin() as transaction:
             tx = PostgresSourceViews(transaction)
-            return {"results": [await _view(held, tx) for held in (await tx.sources()).values()]}
+            waiting: dict[str, list[WatermarkClaim]] = {}
+            for claim in await tx.waiting_claims():
+                waiting.setdefault(claim.source, []).append(claim)
+            known = await tx.sources()
+        return {"results": [to_view_source(held, waiting.get(name, ())) for name, held in known.items()]}
 
     @routes.get("/{source}")
     async def show_source(source: Source, authorization: Authorization = None) -> dict[str, Any]:

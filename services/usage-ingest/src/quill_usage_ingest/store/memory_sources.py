@@ -1,6 +1,6 @@
 """Sources in memory: the same behaviour as Postgres, for unit tests and simulation."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
@@ -65,8 +65,8 @@ class MemorySources:
     async def known_sources(self) -> int:
         return len(self.held)
 
-    async def overdue_candidates(self) -> list[str]:
-        return [name for name, held in self.held.items() if held.is_expected and held.silent_since is None]
+    async def expected_sources(self) -> dict[str, UsageSource]:
+        return {name: held for name, held in sorted(self.held.items()) if held.is_expected}
 
     async def save_source(
         self, before: UsageSource, after: UsageSource, events: Sequence[SourceEvent], *, is_announced: bool
@@ -95,8 +95,8 @@ class MemorySources:
             self.claims_made += 1
             self.claims[self.claims_made] = _Waiting(claim)
 
-    async def waiting_claims(self, source: str) -> list[WatermarkClaim]:
-        return [waiting.claim for waiting in self.claims.values() if waiting.claim.source == source]
+    async def waiting_claims(self, source: str | None = None) -> list[WatermarkClaim]:
+        return [waiting.claim for waiting in self.claims.values() if source in (None, waiting.claim.source)]
 
     async def unfenced(self) -> Unfenced:
         return Unfenced(
@@ -145,6 +145,9 @@ class MemorySources:
             if each.source is not None and each.gone_at is None:
                 counts[each.source] = counts.get(each.source, 0) + 1
         return counts
+
+    async def miscounted(self, parked: Mapping[str, int]) -> set[str]:
+        return {name for name, held in self.held.items() if held.parked != parked.get(name, 0)}
 
     async def parked_groups(
         self, organization_id: str, sources: Collection[str], *, at: datetime | None = None

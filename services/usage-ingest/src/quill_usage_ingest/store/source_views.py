@@ -45,13 +45,11 @@ class PostgresSourceViews:
                 found[name] = source
         return found
 
-    async def waiting_claims(self, source: str) -> list[WatermarkClaim]:
-        rows = await self._connection.execute(
-            select(watermark_claims.c.claim)
-            .where(watermark_claims.c.source == source)
-            .order_by(watermark_claims.c.id)
-            .limit(CLAIMS_MAX)
-        )
+    async def waiting_claims(self, source: str | None = None) -> list[WatermarkClaim]:
+        query = select(watermark_claims.c.claim).order_by(watermark_claims.c.id).limit(CLAIMS_MAX)
+        if source is not None:
+            query = query.where(watermark_claims.c.source == source)
+        rows = await self._connection.execute(query)
         return [msgspec.convert(row.claim, WatermarkClaim) for row in rows]
 
     async def parked_groups(

@@ -21,6 +21,20 @@ from quill_usage_ingest.store.source_tables import parked_reports, usage_sources
 from quill_usage_ingest.store.source_views import CLAIMS_MAX, PostgresSourceViews, source_of_row, stream_of
 from quill_usage_ingest.wire.sources import to_wire_source
 
+_IS_ANYTHING_WAITING: Final = text(
+    """
+    select exists (select from watermark_claims)
+        or exists (select from parked_reports where not is_read)
+        or exists (select from parked_reports where replayed_at is not null and gone_at is null)
+    """
+)
+_MISCOUNTED: Final = text(
+    """
+    select s.source from usage_sources as s
+    left join unnest(cast(:names as text[]), cast(:counts as int[])) as k(source, parked) on k.source = s.source
+    where s.parked <> coalesce(k.parked, 0)
+    """
+)
 _REPLAYED: Final = text(
     """
     select p.letter_id from parked_reports as p
@@ -59,11 +73,11 @@ class PostgresSources(PostgresSourceViews):
     async def known_sources(self) -> int:
         return await self._connection.scalar(select(func.count()).select_from(usage_sources)) or 0
 
-    async def overdue_candidates(self) -> list[str]:
+    async def expected_sources(self) -> dict[str, UsageSource]:
         rows = await self._connection.execute(
-            select(usage_sources.c.source).where(usage_sources.c.is_expected, usage_sources.c.silent_since.is_(None))
+            select(usage_sources).where(usage_sources.c.is_expected).order_by(usage_sources.c.source)
         )
-        return list(rows.scalars())
+        return {row.source: source_of_row(row) for row in rows}
 
     async def save_source(
         self, before: UsageSource, after: UsageSource, events: Sequence[SourceEvent], *, is_announced: bool
@@ -163,6 +177,15 @@ class PostgresSources(PostgresSourceViews):
                 update(parked_reports).where(parked_reports.c.letter_id == func.any(gone)).values(gone_at=now)
             )
         return len(gone)
+
+    async def is_anything_waiting(self) -> bool:
+        """Whether there are claims, letters not read yet, or parked reports that were sent again."""
+        return bool(await self._connection.scalar(_IS_ANYTHING_WAITING))
+
+    async def miscounted(self, parked: Mapping[str, int]) -> set[str]:
+        parameters = {"names": list(parked), "counts": list(parked.values())}
+        rows = await self._connection.execute(_MISCOUNTED, parameters)
+        return set(rows.scalars())
 
     async def parked_by_source(self) -> dict[str, int]:
         rows = await self._connection.execute(

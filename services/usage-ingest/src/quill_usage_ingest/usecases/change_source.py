@@ -1,7 +1,7 @@
 """Change sources: each change is events, a new state and one snapshot for readers, together (L20)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -58,11 +58,22 @@ async def hear_sources(heard: Mapping[str, datetime], *, tx: SourceTransaction) 
     return changed, turned_away
 
 
-async def watch_sources(now: datetime, *, tx: SourceTransaction) -> list[UsageSource]:
-    """Find expected sources that have been silent for too long; returns those that have just fallen silent."""
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """All expected sources as they are now, and those among them that have just fallen silent."""
+
+    expected: tuple[UsageSource, ...]
+    fallen: tuple[UsageSource, ...]
+
+
+async def watch_sources(now: datetime, *, tx: SourceTransaction) -> Watched:
+    """Find expected sources that have been silent for too long."""
+    expected = await tx.expected_sources()
+    overdue = [name for name, held in expected.items() if held.watch(now)]
     fallen = []
-    for before in (await tx.lock_sources(await tx.overdue_candidates())).values():
+    for name, before in (await tx.lock_sources(overdue)).items():
         after = await save_changed(before, before.watch(now), tx=tx)
+        expected[name] = after
         if after is not before:
             fallen.append(after)
-    return fallen
+    return Watched(tuple(expected.values()), tuple(fallen))

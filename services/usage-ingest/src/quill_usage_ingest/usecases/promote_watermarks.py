@@ -36,7 +36,7 @@ async def promote_watermarks(
     if not ready and not reentered and not is_recount_due:
         return Promoted((), 0)
     parked = await tx.parked_by_source()
-    recounted = {name for name, held in (await tx.sources()).items() if held.parked != parked.get(name, 0)}
+    recounted = await tx.miscounted(parked)
     by_source: dict[str, list[WatermarkClaim]] = {}
     for _, claim in ready:
         by_source.setdefault(claim.source, []).append(claim)
