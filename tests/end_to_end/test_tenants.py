@@ -89,6 +89,12 @@ FOR_OPERATORS = {
     ("subscriptions", "GET", "/v1/customers"),
     ("subscriptions", "GET", "/v1/catalog"),
     ("subscriptions", "GET", "/v1/catalog/{product_key}"),
+    ("usage-ingest", "GET", "/v1/sources"),
+    ("usage-ingest", "PUT", "/v1/sources/{source}"),
+    ("usage-ingest", "POST", "/v1/sources/{source}/waivers"),
+    ("usage-ingest", "POST", "/v1/sources/{source}/waivers/{waiver_id}/take-back"),
+    ("invoicing", "GET", "/v1/closings"),
+    ("invoicing", "GET", "/v1/closings/held"),
     ("invoicing", "GET", "/v1/reconciliations"),
     ("invoicing", "POST", "/v1/reconciliations/{reconciliation_id}/accept"),
     ("licensing", "GET", "/v1/licenses"),
@@ -99,6 +105,17 @@ FOR_OPERATORS = {
     *((service, "GET", "/v1/dead-letters") for service in SERVICES),
     *((service, "GET", "/v1/dead-letters/{letter_id}") for service in SERVICES),
     *((service, "POST", "/v1/dead-letters/{letter_id}/replay") for service in SERVICES),
+}
+NAMING_A_SOURCE = {
+    ("usage-ingest", "GET", "/v1/sources/{source}"),
+    ("usage-ingest", "POST", "/v1/sources/{source}/watermark"),
+}
+PERSON = {"actor": "me", "reason": "because"}
+BODIES = {
+    "/v1/reconciliations/{reconciliation_id}/accept": PERSON,
+    "/v1/sources/{source}": {"is_expected": True, **PERSON},
+    "/v1/sources/{source}/waivers": {"waiver_id": "w", "through": "2026-10-01T00:00:00Z", **PERSON},
+    "/v1/sources/{source}/waivers/{waiver_id}/take-back": PERSON,
 }
 FOR_ANYBODY = {
     ("subscriptions", "GET", "/api/products-v2"),
@@ -133,6 +150,7 @@ def test_the_tables_name_every_route_of_every_service(billing):
         naming,
         NAMING_ITS_ORGANIZATION_IN_THE_TOKEN,
         NAMING_A_THING_OF_AN_ORGANIZATION,
+        NAMING_A_SOURCE,
         FOR_OPERATORS,
         FOR_ANYBODY,
     ]
@@ -190,11 +208,23 @@ def test_an_invoice_of_another_organization_does_not_exist_for_a_license(billing
 def test_operators_routes_refuse_a_license_and_nobody(billing, mine, route):
     service, method, path = route
     address = f"/{service}" + path.replace("{letter_id}", "1").replace("{", "").replace("}", "")
-    body = {"actor": "me", "reason": "because"} if path.endswith("/accept") else {"reason": "because"}
+    if path == "/v1/closings":
+        address += "?organization_id=somebody"
+    body = BODIES.get(path, {"reason": "because"})
     for token in (billing.token(mine), None):
-        answer = billing.ask(method, address, token, json=body if method == "POST" else None)
+        answer = billing.ask(method, address, token, json=None if method == "GET" else body)
         assert answer.status_code == 401, answer.text
         assert set(answer.json()) == {"type", "code", "detail", "attr"}
+
+
+@pytest.mark.parametrize("route", sorted(NAMING_A_SOURCE))
+def test_a_license_speaks_for_its_own_source_and_no_other(billing, mine, route):
+    _, method, path = route
+    told = {"complete_through": "2026-09-30T00:00:00Z"} if method == "POST" else None
+    for source in ("somebody-elses", "nobodys"):
+        answer = billing.ask(method, path.replace("{source}", source), billing.token(mine), json=told)
+        assert (answer.status_code, answer.json()["attr"]) == (403, "source")
+    assert billing.ask(method, path.replace("{source}", "nobodys"), None, json=told).status_code == 401
 
 
 def ask(billing, caller, route, organization_id, *, token=None):

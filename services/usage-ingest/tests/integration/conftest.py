@@ -42,15 +42,7 @@ SECRET = b"s" * 64
 TOKEN = "operator-token"
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
 COUNTERS = {"events": "event_count_in_period", "recordings": "recording_count_in_period"}
-OURS = (
-    topics.USAGE_REPORTS,
-    topics.DAILY_REPORTS,
-    topics.REPORT_RUNS,
-    topics.CUSTOMERS,
-    topics.CATALOG,
-    topics.LICENSES,
-    topics.PERIOD_USAGE,
-)
+OURS = tuple(each for each in topics.TOPICS if "usage-ingest" in each.producer or "usage-ingest" in each.readers)
 
 
 @pytest.fixture(scope="session")

@@ -136,18 +136,7 @@ def hold_reports_until(gate: asyncio.Event) -> Callable[[Any], None]:
 
 @pytest.fixture
 def settings(migrated_url: str, kafka: Any) -> UsageIngestSettings:
-    ours = (
-        topics.USAGE_REPORTS,
-        topics.DAILY_REPORTS,
-        topics.REPORT_RUNS,
-        topics.METER_EVENTS,
-        topics.WATERMARKS,
-        topics.SOURCES,
-        topics.CUSTOMERS,
-        topics.CATALOG,
-        topics.LICENSES,
-        topics.PERIOD_USAGE,
-    )
+    ours = [each for each in topics.TOPICS if "usage-ingest" in each.producer or "usage-ingest" in each.readers]
     kafka.create_topics({topic.name: 1 for topic in ours} | {topic.dead: 1 for topic in ours})
     return UsageIngestSettings(
         database_url=migrated_url,
