@@ -217,6 +217,10 @@ class UsageTransaction(Protocol):
         """
         ...
 
+    async def kept_reports_of_ids(self, organization_id: str, kept_ids: Collection[int]) -> dict[int, KeptReport]:
+        """Those of these kept reports that are the organization's and not archived."""
+        ...
+
     async def kept_claims(
         self, organization_id: str, start: datetime, end: datetime, *, source: str | None = None
     ) -> list[KeptClaim]:

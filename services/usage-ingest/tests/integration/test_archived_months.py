@@ -22,6 +22,7 @@ from quill_usage_ingest.store.memory import MemoryUsage
 from quill_usage_ingest.store.memory_teams import MemoryTeams
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.teams import PostgresTeams
+from quill_usage_ingest.usecases import recompute
 from quill_usage_ingest.usecases.correct_usage import apply_correction, revert_correction
 from quill_usage_ingest.usecases.explain_usage import explain_usage, usage_as_of
 from quill_usage_ingest.usecases.project_customers import project_customers
@@ -158,6 +159,16 @@ async def test_the_audit_leaves_periods_of_archived_months_as_they_are(filled: S
         )
     async with filled.begin() as (tx, _, _):
         assert await audit_organizations(tx=tx, after="", limit=10) == ("", [])
+    assert await filled.used() == USED
+
+
+@pytest.mark.parametrize("page", [1, 2, 3])
+async def test_adding_up_page_by_page_is_adding_up_at_once(filled: Store, page, monkeypatch: pytest.MonkeyPatch):
+    """However many windows there are, none is left out: what is left out would be repaired away."""
+    monkeypatch.setattr(recompute, "WINDOWS_PER_PAGE", page)
+    async with filled.begin() as (tx, _, _):
+        result = await recompute_organization("acme", tx=tx)
+        assert (result.repaired, result.retired) == ((), 0)
     assert await filled.used() == USED
 
 

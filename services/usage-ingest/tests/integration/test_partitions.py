@@ -100,6 +100,24 @@ async def test_the_plans_of_reading_a_batch_name_one_partition(database: Databas
 
 
 @pytest.mark.integration
+async def test_reports_are_found_by_id_across_months_and_only_their_owners(
+    database: Database, arrived: Callable[..., ArrivedReport], organization
+):
+    async with database.begin() as transaction:
+        usage = PostgresUsage(transaction, CounterSlots())
+        await project_customers([organization(), organization("globex")], tx=usage)
+        batch = [arrived(day=day, events=day) for day in (40, 1, 20)] + [arrived("globex", day=2, events=1)]
+        await record_reports(batch, tx=usage, now=NOW + timedelta(days=30), is_publication_due=False)
+        listed = await usage.kept_reports("acme", window_start=None, after_id=0, limit=10)
+        assert [report.window_start.day for report in listed] == [9, 1, 20]
+        ids = [report.id for report in listed]
+        assert await usage.kept_reports("acme", window_start=None, after_id=ids[0], limit=1) == listed[1:2]
+        foreign = (await usage.kept_reports("globex", window_start=None, after_id=0, limit=10))[0].id
+        found = await usage.kept_reports_of_ids("acme", [*reversed(ids), foreign, 10**9])
+        assert found == {report.id: report for report in listed}
+
+
+@pytest.mark.integration
 async def test_months_are_made_ahead_and_rows_that_found_none_move_into_theirs(
     database: Database, arrived: Callable[..., ArrivedReport], organization
 ):

@@ -132,10 +132,10 @@ def router(*, database: Database, keyring: Keyring, tokens: ApiTokens, clock: Cl
         async with _reading_claims(), database.begin() as transaction:
             usage = PostgresUsage(transaction, slots)
             await readable(usage, organization_id, authorization)
-            page = await usage.kept_reports(organization_id, window_start=None, after_id=report_id - 1, limit=1)
-            if not page or page[0].id != report_id:
+            found = await usage.kept_reports_of_ids(organization_id, [report_id])
+            if report_id not in found:
                 raise Problem(404, "not_found", await _no_such_report(usage), attr="report_id")
-            kept = page[0]
+            kept = found[report_id]
             claims = await usage.kept_claims(organization_id, kept.window_start, kept.window_end, source=kept.source)
         claim = next(each for each in claims if each.kept.id == report_id)
         return {

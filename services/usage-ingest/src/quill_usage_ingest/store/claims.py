@@ -76,6 +76,15 @@ class PostgresClaims(PostgresArchivedMonths):
             raise TooManyClaims(f"more than {CLAIMS_MAX} reports; ask for a shorter span, or for one source")
         return [_kept_claim(row) for row in rows]
 
+    async def kept_reports_of_ids(self, organization_id: str, kept_ids: Collection[int]) -> dict[int, KeptReport]:
+        columns = [usage_reports.c[name] for name in KeptReport.__dataclass_fields__]
+        rows = await self._connection.execute(
+            select(*columns).where(
+                usage_reports.c.id == func.any(sorted(kept_ids)), usage_reports.c.organization_id == organization_id
+            )
+        )
+        return {row.id: KeptReport(**row._mapping) for row in rows}  # noqa: SLF001 - SQLAlchemy's documented accessor
+
     async def set_verdict(self, kept_ids: Collection[int], verdict: Verdict) -> None:
         if kept_ids:
             await self._connection.execute(

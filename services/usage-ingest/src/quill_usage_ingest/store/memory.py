@@ -200,6 +200,10 @@ class MemoryUsage:
             and window_start in (None, kept.window_start)
         ][:limit]
 
+    async def kept_reports_of_ids(self, organization_id: str, kept_ids: Collection[int]) -> dict[int, KeptReport]:
+        found = await self.kept_reports(organization_id, window_start=None, after_id=0, limit=len(self.reports))
+        return {kept.id: kept for kept in found if kept.id in kept_ids}
+
     async def kept_claims(
         self, organization_id: str, start: datetime, end: datetime, *, source: str | None = None
     ) -> list[KeptClaim]:

@@ -341,7 +341,8 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
         )
         if window_start is not None:
             query = query.where(usage_reports.c.window_start == window_start)
-        rows = await self._connection.execute(query.order_by(usage_reports.c.id).limit(limit))
+        # By the organization's index, then sorted: in the order of ids, rows of all other organizations come first.
+        rows = await self._connection.execute(query.order_by(usage_reports.c.id + 0).limit(limit))
         return [KeptReport(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's documented accessor
 
     # -- meters ----------------------------------------------------------------------------------------------------

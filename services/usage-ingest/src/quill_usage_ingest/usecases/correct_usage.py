@@ -226,13 +226,7 @@ async def _check_windows(order: CorrectionOrder, span_start: datetime, span_end:
 
 async def _kept(work: _Work, kept_ids: Collection[int]) -> Mapping[int, KeptReport]:
     """The kept reports of these ids that belong to the organization."""
-    organization_id = work.organization.organization_id
-    found = {}
-    for kept_id in set(kept_ids):
-        page = await work.tx.kept_reports(organization_id, window_start=None, after_id=kept_id - 1, limit=1)
-        if page and page[0].id == kept_id:
-            found[kept_id] = page[0]
-    return found
+    return await work.tx.kept_reports_of_ids(work.organization.organization_id, kept_ids)
 
 
 async def _set_verdicts(work: _Work, verdicts: Mapping[int, Verdict], kept: Mapping[int, KeptReport]) -> None:
