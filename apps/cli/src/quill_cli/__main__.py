@@ -8,6 +8,8 @@ from quill_cli import (
     further_licenses,
     invoices,
     licenses,
+    limit_history,
+    limit_rules,
     limits,
     runs,
     sources,
@@ -50,7 +52,10 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     usage_events.add_to(usage_group, connect)
     usage_generations.add_to(usage_group, connect)
     app.add_typer(usage_group, name="usage")
-    app.add_typer(limits.commands(connect), name="limits")
+    limits_group = limits.commands(connect)
+    limit_history.add_to(limits_group, connect)
+    limit_rules.add_to(limits_group, connect)
+    app.add_typer(limits_group, name="limits")
     app.add_typer(invoices.commands(connect), name="invoices")
     app.add_typer(closings.commands(connect), name="closings")
     app.add_typer(sources.commands(connect), name="sources")

@@ -10,8 +10,8 @@ from quill_cli.printing import instant, show_facts
 
 
 def commands(connect: Connect) -> typer.Typer:
-    """``limits explain``."""
-    group = typer.Typer(help="Why a meter is limited, or is not.", no_args_is_help=True)
+    """``limits`` with ``explain``."""
+    group = typer.Typer(help="Why a meter is limited, or is not; and by which rules.", no_args_is_help=True)
     group.callback()(_limits)
 
     @group.command("explain")
@@ -58,6 +58,7 @@ def show_explanation(document: dict[str, Any]) -> None:
         "Decided from",
         [(name.replace("_", " "), value) for name, value in transition["evidence"].items()],
     )
+    show_facts("Read on", [(name.replace("_", " "), path) for name, path in document.get("links", {}).items()])
 
 
 def _aware(text: str) -> datetime:

@@ -52,6 +52,9 @@ class LimitEvidence(WireModel):
     period_end: Instant
     previous: LimitStateName | None
     evaluated_at: Instant
+    free_trial_until: Instant | None = None
+    credit_balance_minor: int | None = None
+    """What was left of the customer's credits; null when no balance was ever published."""
 
 
 class LimitTransition(Message):

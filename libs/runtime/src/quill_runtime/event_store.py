@@ -55,6 +55,10 @@ class EventStream(Protocol):
 
     async def read(self, stream: str, *, as_of: datetime | None = None) -> list[StoredEvent]: ...
 
+    async def page(
+        self, stream: str, *, after: int, start: datetime | None, end: datetime | None, at_most: int
+    ) -> list[StoredEvent]: ...
+
     async def append(self, stream: str, *, expected_version: int, events: Sequence[NewEvent]) -> int: ...
 
     async def append_all(self, appends: Sequence[Append]) -> None: ...
@@ -73,6 +77,20 @@ class PostgresEventStream:
             conditions.append(events_table.c.occurred_at <= as_of)
         rows = await self._transaction.connection.execute(
             select(events_table).where(*conditions).order_by(events_table.c.version).limit(STREAM_READ_MAX)
+        )
+        return [StoredEvent(row.stream, row.version, row.type, row.data, row.actor, row.occurred_at) for row in rows]
+
+    async def page(
+        self, stream: str, *, after: int, start: datetime | None, end: datetime | None, at_most: int
+    ) -> list[StoredEvent]:
+        """At most ``at_most`` events behind version ``after``, oldest first, that happened in ``[start, end)``."""
+        conditions: list[ColumnElement[bool]] = [events_table.c.stream == stream, events_table.c.version > after]
+        if start is not None:
+            conditions.append(events_table.c.occurred_at >= start)
+        if end is not None:
+            conditions.append(events_table.c.occurred_at < end)
+        rows = await self._transaction.connection.execute(
+            select(events_table).where(*conditions).order_by(events_table.c.version).limit(at_most)
         )
         return [StoredEvent(row.stream, row.version, row.type, row.data, row.actor, row.occurred_at) for row in rows]
 
@@ -122,6 +140,18 @@ class MemoryEventStream:
 
     async def read(self, stream: str, *, as_of: datetime | None = None) -> list[StoredEvent]:
         return [e for e in self.streams.get(stream, []) if as_of is None or e.occurred_at <= as_of]
+
+    async def page(
+        self, stream: str, *, after: int, start: datetime | None, end: datetime | None, at_most: int
+    ) -> list[StoredEvent]:
+        found = [
+            event
+            for event in self.streams.get(stream, [])
+            if event.version > after
+            and (start is None or event.occurred_at >= start)
+            and (end is None or event.occurred_at < end)
+        ]
+        return found[:at_most]
 
     async def append(self, stream: str, *, expected_version: int, events: Sequence[NewEvent]) -> int:
         stored = self.streams.setdefault(stream, [])

@@ -7,12 +7,12 @@ from quill_runtime.lifecycle import Service
 from quill_runtime.outbox import Outbox
 
 from quill_quota_limiter import consumers, jobs
-from quill_quota_limiter.api import limits, quota
+from quill_quota_limiter.api import limit_rules, limits, quota, rule_changes, what_if
 from quill_quota_limiter.api.authorization import Gate
 from quill_quota_limiter.settings import QuotaLimiterSettings
 from quill_quota_limiter.store.postgres import PostgresLimits
 from quill_quota_limiter.store.redis import RedisBoard
-from quill_quota_limiter.usecases import RebuildReport, rebuild_answers
+from quill_quota_limiter.usecases.answers import RebuildReport, rebuild_answers
 
 NAME = "quota-limiter"
 
@@ -32,16 +32,21 @@ def build(settings: QuotaLimiterSettings) -> Service:
     return foundation.service(
         routers=[
             quota.router(desk, gate),
+            limit_rules.router(store=store, gate=gate, clock=foundation.clock),
+            rule_changes.router(store=store, gate=gate, clock=foundation.clock),
             limits.router(store=store, board=board, gate=gate, clock=foundation.clock),
+            what_if.router(store=store, gate=gate, clock=foundation.clock),
         ],
         consumers=[
             foundation.consumer(consumers.customers(store, board)),
             foundation.consumer(consumers.period_usage(store, board)),
+            foundation.consumer(consumers.credit_balances(store, board)),
         ],
         stores=[board],
         components=[
             jobs.lost_board(store, board, foundation.clock),
             jobs.due_evaluations(store, board, foundation.clock),
+            jobs.walk(store, board, foundation.clock),
         ],
     )
 

@@ -6,22 +6,25 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from quill_contracts import topics
+from quill_contracts.invoices import CreditBalance as WireCreditBalance
 from quill_contracts.subscriptions import CustomerSnapshot
 from quill_contracts.usage import PeriodUsageSnapshot
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Transaction
 
 from quill_quota_limiter import wire
+from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.period_usage import OrganizationUsage
 from quill_quota_limiter.ports import AnswerBoard, LimitsStore, LimitsTransaction
-from quill_quota_limiter.usecases import publish_answers, take_in_customers, take_in_usage
+from quill_quota_limiter.usecases.answers import publish_answers
+from quill_quota_limiter.usecases.evaluate import take_in_credits, take_in_customers, take_in_usage
 
 GROUP = "quota-limiter"
 
 F = TypeVar("F")
 _TakeIn = Callable[..., Awaitable[frozenset[str]]]
-"""`take_in_customers` or `take_in_usage`."""
+"""`take_in_customers`, `take_in_usage` or `take_in_credits`."""
 _Apply = Callable[[Transaction, Sequence[Received[F]], datetime], Awaitable[FollowUp | None]]
 
 
@@ -51,6 +54,16 @@ def period_usage(store: TransactionalStore, board: AnswerBoard) -> Consumption[O
     )
 
 
+def credit_balances(store: TransactionalStore, board: AnswerBoard) -> Consumption[CreditBalance]:
+    """``invoicing.credits.v1``: what pays for meters that are paid by credits."""
+    return Consumption(
+        topic=topics.CREDITS.name,
+        group=GROUP,
+        decode=_decode_credits,
+        apply=_applying(take_in_credits, store, board),
+    )
+
+
 def _applying(take_in: _TakeIn, store: TransactionalStore, board: AnswerBoard) -> _Apply[F]:
     async def apply(transaction: Transaction, received: Sequence[Received[F]], now: datetime) -> FollowUp:
         touched = await take_in([item.message for item in received], tx=store.within(transaction), now=now)
@@ -66,6 +79,10 @@ def _decode_customer(record: Record) -> Customer:
 
 def _decode_usage(record: Record) -> OrganizationUsage:
     return wire.from_wire_usage(PeriodUsageSnapshot.from_bytes(_value(record)))
+
+
+def _decode_credits(record: Record) -> CreditBalance:
+    return wire.from_wire_credits(WireCreditBalance.from_bytes(_value(record)))
 
 
 def _value(record: Record) -> bytes:

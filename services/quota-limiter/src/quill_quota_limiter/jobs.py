@@ -6,10 +6,12 @@ from quill_runtime.clock import Clock
 from quill_runtime.jobs import PeriodicJob
 
 from quill_quota_limiter.ports import AnswerBoard, LimitsStore
-from quill_quota_limiter.usecases import evaluate_due, rebuild_if_lost
+from quill_quota_limiter.usecases.answers import rebuild_if_lost
+from quill_quota_limiter.usecases.evaluate import evaluate_due, walk_everybody
 
 DUE_EVERY_SECONDS = 0.5
 LOST_EVERY_SECONDS = 2.0
+WALK_EVERY_SECONDS = 1.0
 
 
 def due_evaluations(store: LimitsStore, board: AnswerBoard, clock: Clock) -> PeriodicJob:
@@ -18,6 +20,16 @@ def due_evaluations(store: LimitsStore, board: AnswerBoard, clock: Clock) -> Per
         name="evaluate-due",
         every_seconds=DUE_EVERY_SECONDS,
         run=lambda now: evaluate_due(store=store, board=board, now=now),
+        clock=clock,
+    )
+
+
+def walk(store: LimitsStore, board: AnswerBoard, clock: Clock) -> PeriodicJob:
+    """Decide everybody anew after the rules changed."""
+    return PeriodicJob(
+        name="walk-everybody",
+        every_seconds=WALK_EVERY_SECONDS,
+        run=lambda now: walk_everybody(store=store, board=board, now=now),
         clock=clock,
     )
 

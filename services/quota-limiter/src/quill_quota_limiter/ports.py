@@ -4,20 +4,113 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Final, Protocol
 
+from quill_runtime.event_store import NewEvent, StoredEvent
+
+from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.evaluation import Evaluation, OrganizationLimits
 from quill_quota_limiter.domain.limit_state import Transition
 from quill_quota_limiter.domain.period_usage import OrganizationUsage
 from quill_quota_limiter.domain.project_marks import ProjectTokens
 from quill_quota_limiter.domain.quota_answer import OrganizationStanding
+from quill_quota_limiter.domain.rule_table import RuleTable
+from quill_quota_limiter.domain.rulebook import RulesStanding, RuleVersion
+from quill_quota_limiter.domain.shadow import ShadowEvaluation, ShadowLimits
+
+RULES_STREAM: Final = "limit-rules"
+SHADOW_DIFFERENCES_MAX: Final = 100_000
+"""Differences kept per shadow run; further ones are counted and left out."""
+SHADOW_RUNS_KEPT: Final = 2
 
 TokensOf = Callable[[Sequence[str]], Awaitable[Mapping[str, ProjectTokens]]]
 
 
+@dataclass(frozen=True, slots=True)
+class ActiveRules:
+    """The table that decides, and the one in the shadow with the number of its run."""
+
+    in_force: RuleTable
+    shadow: RuleTable | None = None
+    shadow_run: int = 0
+
+
+ShadowPlace = tuple[str, str, int, int]
+"""Organization, meter, and the two states' sequences: names a difference within its run, and orders it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRow:
+    """A recorded difference; ``ended_at`` is when the tables agreed again, or differed otherwise."""
+
+    place: ShadowPlace
+    version: int
+    at: datetime
+    ended_at: datetime | None
+    live: Mapping[str, Any]
+    shadow: Mapping[str, Any]
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowTally:
+    """A shadow run in numbers; ``groups``: meter, state in force, shadow state, how many now, how many ever."""
+
+    organizations: int
+    groups: tuple[tuple[str, str, str, int, int], ...]
+    is_full: bool
+
+
+class Rulebook(Protocol):
+    """Rule versions, where they stand, and what the shadow run found, inside a transaction."""
+
+    async def active(self) -> ActiveRules:
+        """The tables to decide with. Read after the organizations are locked: then no walk can overtake a decision."""
+        ...
+
+    async def standing(self) -> RulesStanding: ...
+
+    async def lock_standing(self, *, wait: bool = True) -> RulesStanding | None:
+        """Where the rules stand, held until the end; without ``wait``, ``None`` while somebody else holds it."""
+        ...
+
+    async def save_standing(self, standing: RulesStanding) -> None: ...
+
+    async def versions(self) -> list[RuleVersion]:
+        """Every version, oldest first, at most 1,000."""
+        ...
+
+    async def add(self, version: RuleVersion) -> None: ...
+
+    async def record(self, event: NewEvent) -> None:
+        """Append to the rules' own stream (L20); the standing must be locked."""
+        ...
+
+    async def events(self) -> list[StoredEvent]: ...
+
+    async def shadow_limits(self, organization_ids: Collection[str], *, run: int) -> dict[str, ShadowLimits]: ...
+
+    async def save_shadow(self, evaluations: Sequence[ShadowEvaluation], *, now: datetime) -> None:
+        """Keep shadow states; record each difference once, and that differences which hold no more have ended."""
+        ...
+
+    async def shadow_tally(self, run: int) -> ShadowTally: ...
+
+    async def shadow_page(self, run: int, *, after: ShadowPlace | None, at_most: int) -> list[ShadowRow]:
+        """A page of a run's differences by place."""
+        ...
+
+    async def forget_shadow_runs(self, newest: int) -> None:
+        """Remove differences of all but the newest two runs."""
+        ...
+
+
 class LimitsTransaction(Protocol):
     """One transaction on the limiter's own tables."""
+
+    @property
+    def rulebook(self) -> Rulebook: ...
 
     async def lock_organizations(self, organization_ids: Collection[str]) -> dict[str, OrganizationLimits]:
         """The rows of these organizations, made if missing and held until the end: evaluations take turns."""
@@ -34,8 +127,18 @@ class LimitsTransaction(Protocol):
         """Keep each organization's usage that is newer than what is stored."""
         ...
 
+    async def keep_credits(self, balances: Collection[CreditBalance]) -> None:
+        """Keep each organization's credit balance that is newer than what is stored."""
+        ...
+
+    async def credits(self, organization_ids: Collection[str]) -> dict[str, CreditBalance]: ...
+
     async def customers(self, organization_ids: Collection[str]) -> dict[str, Customer]:
-        """What is known of these customers, without their tokens: a decision does not depend on them."""
+        """What is known of these customers, without tokens and prices: a decision does not depend on them."""
+        ...
+
+    async def prices(self, organization_id: str) -> Mapping[str, Mapping[str, object]]:
+        """The price document of each meter of one customer."""
         ...
 
     async def usages(self, organization_ids: Collection[str]) -> dict[str, OrganizationUsage]: ...
@@ -70,6 +173,19 @@ class LimitsTransaction(Protocol):
         self, organization_id: str, usage_key: str, *, as_of: datetime | None = None
     ) -> list[Transition]:
         """One limit's whole log, oldest first; with ``as_of``, what had happened by then, inclusive."""
+        ...
+
+    async def transitions_page(
+        self,
+        organization_id: str,
+        usage_key: str,
+        *,
+        after: int,
+        start: datetime | None,
+        end: datetime | None,
+        at_most: int,
+    ) -> list[Transition]:
+        """A page of one limit's log by sequence, from behind ``after``; only what happened in ``[start, end)``."""
         ...
 
 

@@ -7,7 +7,7 @@ import httpx
 import jwt
 import pytest
 from quill_quota_limiter import wire
-from quill_quota_limiter.api import limits, quota
+from quill_quota_limiter.api import limit_rules, limits, quota, rule_changes, what_if
 from quill_quota_limiter.api.authorization import Gate
 from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
 from quill_quota_limiter.usecases import publish_answers, rebuild_answers, take_in_customers, take_in_usage
@@ -66,7 +66,10 @@ async def client(board, customer_snapshot, usage_snapshot):
         title="test",
         routers=[
             quota.router(quota.QuotaDesk(store, board, clock, "allow"), gate),
+            limit_rules.router(store=store, gate=gate, clock=clock),
+            rule_changes.router(store=store, gate=gate, clock=clock),
             limits.router(store=store, board=board, gate=gate, clock=clock),
+            what_if.router(store=store, gate=gate, clock=clock),
         ],
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
@@ -214,6 +217,7 @@ async def test_an_explanation_has_a_sentence_and_all_the_evidence(client):
     assert "1,200 of 1,000 used" in found["sentence"]
     assert found["transition"]["evidence"]["usage_revision"] == 1
     assert found["transition"]["rule"] == "no_grace"
+    assert found["links"]["usage_as_of"] == "/v1/usage/acme/as-of?meter=events&at=2026-10-10T12%3A00%3A00%2B00%3A00"
 
 
 @pytest.mark.parametrize(
@@ -224,9 +228,87 @@ async def test_an_explanation_has_a_sentence_and_all_the_evidence(client):
         ("meter=events&at=2026-01-01T00:00:00Z", 404, "at"),
         ("meter=events&at=2026-01-01T00:00:00", 400, "at"),
         ("meter=events&at=yesterday", 400, "at"),
+        ("meter=events&at=2026-10-10T12:00:01Z", 400, "at"),
     ],
-    ids=["unknown meter", "no meter", "before anything was decided", "no offset", "not an instant"],
+    ids=["unknown meter", "no meter", "before anything was decided", "no offset", "not an instant", "ahead"],
 )
 async def test_an_explanation_that_cannot_be_given_says_which_parameter(client, query, status, attr):
     answer = await client.get(f"/v1/limits/acme/explain?{query}", headers=OPERATOR)
     assert (answer.status_code, answer.json()["attr"]) == (status, attr)
+
+
+async def test_a_history_is_paged_from_the_oldest(client):
+    path = "/v1/limits/acme/history?meter=events&limit=1"
+    first = (await client.get(path, headers=OPERATOR)).json()
+    second = (await client.get(f"{path}&after={first['next_after']}", headers=OPERATOR)).json()
+    third = (await client.get(f"{path}&after={second['next_after']}", headers=OPERATOR)).json()
+    assert [t["to_state"] for page in (first, second) for t in page["transitions"]] == ["within", "limited"]
+    assert third == {"transitions": [], "next_after": None}
+
+
+@pytest.mark.parametrize(
+    ("span", "found"),
+    [
+        ("from=2026-10-10T12:00:00Z", 2),
+        ("from=2026-10-10T12:00:01Z", 0),
+        ("to=2026-10-10T12:00:00Z", 0),
+        ("from=2026-10-10T12:00:00Z&to=2026-10-10T12:00:01Z", 2),
+    ],
+)
+async def test_a_history_has_a_first_instant_and_an_end_that_is_not_in_it(client, span, found):
+    answer = await client.get(f"/v1/limits/acme/history?meter=events&{span}", headers=OPERATOR)
+    assert len(answer.json()["transitions"]) == found
+
+
+@pytest.mark.parametrize(
+    ("span", "attr"),
+    [
+        ("from=2026-10-10T12:00:00", "from"),
+        ("to=now", "to"),
+        ("from=2026-10-10T12:00:00Z&to=2026-10-10T12:00:00Z", "to"),
+        ("limit=1001", "limit"),
+        ("after=-1", "after"),
+    ],
+)
+async def test_a_history_that_cannot_be_given_says_which_parameter(client, span, attr):
+    answer = await client.get(f"/v1/limits/acme/history?meter=events&{span}", headers=OPERATOR)
+    assert (answer.status_code, answer.json()["attr"]) == (400, attr)
+
+
+async def test_what_if_answers_from_present_facts_and_changes_nothing(client):
+    before = (await client.get("/v1/limits/acme", headers=OPERATOR)).json()
+    asked = {"meter": "events", "quota": 2_000, "usage_per_day": 100}
+    found = (await client.post("/v1/limits/acme/what-if", json=asked, headers=signed("acme"))).json()
+    assert [(s["at"], s["state"], s["usage"]) for s in found["timeline"]] == [
+        ("2026-10-10T12:00:00Z", "within", 1_200),
+        ("2026-10-14T12:00:00Z", "near", 1_600),
+        ("2026-10-18T12:00:00Z", "limited", 2_000),
+    ]
+    assert (found["limited_at"], found["usage_per_day"]) == ("2026-10-18T12:00:00Z", 100)
+    assert found["sentence"] == "events would be limited at 2026-10-18 12:00 UTC, in 8 days, at 100 a day."
+    assert found["assumed"] == {"quota": 2_000, "usage_per_day": 100}
+    assert (await client.get("/v1/limits/acme", headers=OPERATOR)).json() == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "attr"),
+    [
+        ({"meter": "evnets"}, "meter"),
+        ({"meter": "events", "quota": -1}, "quota"),
+        ({"meter": "events", "trust_score": 4}, "trust_score"),
+        ({"meter": "events", "usage_per_day": 0.5}, "usage_per_day"),
+        ({"meter": "events", "usage_per_week": 7}, "usage_per_week"),
+        ({"meter": "events", "periods": 13}, "periods"),
+        ({"meter": "events", "free_trial_until": "2026-10-20"}, "free_trial_until"),
+        ({"meter": "events", "rule_version": 2}, "rule_version"),
+    ],
+)
+async def test_a_what_if_without_sense_is_refused_by_field(client, asked, attr):
+    answer = await client.post("/v1/limits/acme/what-if", json=asked, headers=OPERATOR)
+    assert (answer.status_code, answer.json()["attr"]) == (400, attr)
+
+
+@pytest.mark.parametrize(("headers", "status"), [({}, 401), (signed("beta"), 403), (SERVICE, 200)])
+async def test_what_if_is_for_who_may_see_the_limits(client, headers, status):
+    answer = await client.post("/v1/limits/acme/what-if", json={"meter": "events"}, headers=headers)
+    assert answer.status_code == status

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 import pytest
 from quill_pricing.period import BillingPeriod
 from quill_quota_limiter.domain.entitlement import Entitlement
-from quill_quota_limiter.domain.limit_decision import decide
+from quill_quota_limiter.domain.limit_decision import Inputs, decide
 from quill_quota_limiter.domain.limit_state import LimitState
+from quill_quota_limiter.wire.rules import FIRST_RULES, to_table
 
 
 def october(day: int, hour: int = 0, minute: int = 0) -> datetime:
@@ -16,6 +17,18 @@ def october(day: int, hour: int = 0, minute: int = 0) -> datetime:
 SEPTEMBER_28 = datetime(2026, 9, 28, tzinfo=UTC)
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 PERIOD = BillingPeriod(october(1), NOVEMBER)
+RULES = to_table(1, FIRST_RULES)
+CREDIT_RULES = to_table(
+    2,
+    {
+        **FIRST_RULES,
+        "resources": {
+            "ai_credits": {"is_exempt": True, "is_paid_by_credits": True},
+            "rows_exported": {"is_paid_by_credits": True},
+            "events": {"grace_days_by_trust": {"0": 0, "3": 1, "7": 2, "10": 2, "15": 9}},
+        },
+    },
+)
 NOON_10 = october(10, 12)
 
 NOTHING = None
@@ -84,7 +97,7 @@ TABLE = [
 def test_on_10_october_at_noon(row):
     meter, usage, quota, trust, never_drop_data, previous, rule, state, until = row
     entitlement = Entitlement(meter, quota=quota, trust_score=trust, never_drop_data=never_drop_data)
-    decision = decide(entitlement, usage, previous, period=PERIOD, now=NOON_10)
+    decision = decide(Inputs(entitlement, usage, PERIOD), previous, rules=RULES, now=NOON_10)
     assert (decision.rule, decision.state) == (rule, state)
     assert decision.limited_until == (until if state == "limited" else None)
     assert decision.suspended_until == (until if state == "suspended" else None)
@@ -93,7 +106,7 @@ def test_on_10_october_at_noon(row):
 
 @pytest.mark.parametrize("now", [october(10), october(10, 23, 59)], ids=["first minute", "last minute"])
 def test_a_grace_counts_whole_days_after_the_one_it_begins_on(now):
-    decision = decide(Entitlement("events", quota=1, trust_score=7), 1, None, period=PERIOD, now=now)
+    decision = decide(Inputs(Entitlement("events", quota=1, trust_score=7), 1, PERIOD), None, rules=RULES, now=now)
     assert decision.suspended_until == october(12)
 
 
@@ -110,7 +123,7 @@ def test_the_whole_way_from_near_over_suspended_to_limited_and_into_the_next_per
     ]
     state = None
     for now, period, usage, expected in steps:
-        decision = decide(entitlement, usage, state, period=period, now=now)
+        decision = decide(Inputs(entitlement, usage, period), state, rules=RULES, now=now)
         assert decision.state == expected, now
         state = LimitState(
             decision.state,
@@ -122,7 +135,49 @@ def test_the_whole_way_from_near_over_suspended_to_limited_and_into_the_next_per
 
 
 def test_the_sentence_tells_a_person_what_and_why():
-    decision = decide(Entitlement("events", quota=1_000), 1_200, None, period=PERIOD, now=NOON_10)
+    decision = decide(Inputs(Entitlement("events", quota=1_000), 1_200, PERIOD), None, rules=RULES, now=NOON_10)
     assert decision.sentence == (
         "events limited until 2026-11-01 00:00 UTC: 1,200 of 1,000 used; trust score 0 gives no grace."
     )
+
+
+TRIAL = october(20)
+OVER = october(10, 12)
+
+# fmt: off
+BEYOND_THE_CONTRACT = [
+    # why                                               meter           usage  quota  subscribed drop? trial  credits before -> rule, state, until
+    ("trial: the free tier does not limit",             "events",       2_000, 1_000, False, False, TRIAL, None,  NOTHING, "free_trial", "within", None),
+    ("trial: releases what is limited",                 "events",       2_000, 1_000, False, False, TRIAL, None,  LIMITED, "free_trial", "within", None),
+    ("trial: it ends at its instant",                   "events",       2_000, 1_000, False, False, OVER,  None,  NOTHING, "no_grace", "limited", NOVEMBER),
+    ("trial: a billing limit holds all the same",       "events",       2_000, 1_000, True,  False, TRIAL, None,  NOTHING, "no_grace", "limited", NOVEMBER),
+    ("trial: an exempt meter costs us money at once",   "signals_credits", 9,    5, False, False, TRIAL, None,  NOTHING, "no_grace", "limited", NOVEMBER),
+    ("credits: some are left",                          "rows_exported",   5, None, True,  False, None,     1,  NOTHING, "no_quota", "within", None),
+    ("credits: none are left",                          "rows_exported",   5, None, True,  False, None,     0,  NOTHING, "credits_exhausted", "limited", NOVEMBER),
+    ("credits: more than none are spent",               "rows_exported",   5, None, True,  False, None,   -90,  NOTHING, "credits_exhausted", "limited", NOVEMBER),
+    ("credits: bought again",                           "rows_exported",   5, None, True,  False, None,   900,  LIMITED, "no_quota", "within", None),
+    ("credits: a trial does not replace them",          "rows_exported",   5,  100, False, False, TRIAL,    0,  NOTHING, "credits_exhausted", "limited", NOVEMBER),
+    ("credits: nobody ever said how many",              "rows_exported",   5, None, True,  False, None,  None,  NOTHING, "no_quota", "within", None),
+    ("credits: no matter for another meter",            "events",          5, None, True,  False, None,     0,  NOTHING, "no_quota", "within", None),
+    ("credits: data that is never dropped",             "rows_exported",   5, None, True,  True,  None,     0,  NOTHING, "no_quota", "within", None),
+    ("credits: an exempt meter is dropped",             "ai_credits",      5, None, True,  True,  None,     0,  NOTHING, "credits_exhausted", "limited", NOVEMBER),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("row", [row[1:] for row in BEYOND_THE_CONTRACT], ids=[row[0] for row in BEYOND_THE_CONTRACT])
+def test_trials_and_credits_on_10_october_at_noon(row):
+    meter, usage, quota, subscribed, never_drop_data, trial, balance, previous, rule, state, until = row
+    entitlement = Entitlement(meter, quota=quota, subscribed=subscribed, never_drop_data=never_drop_data)
+    inputs = Inputs(entitlement, usage, PERIOD, free_trial_until=trial, credit_balance_minor=balance)
+    rules = RULES if meter == "signals_credits" else CREDIT_RULES
+    decision = decide(inputs, previous, rules=rules, now=NOON_10)
+    assert (decision.rule, decision.state, decision.limited_until) == (rule, state, until)
+
+
+@pytest.mark.parametrize(("trust", "days"), [(None, 0), (0, 0), (3, 1), (7, 2), (10, 2), (15, 9)])
+def test_a_meter_may_have_graces_of_its_own(trust, days):
+    inputs = Inputs(Entitlement("events", quota=1, trust_score=trust), 1, PERIOD)
+    decision = decide(inputs, None, rules=CREDIT_RULES, now=NOON_10)
+    assert (decision.grace_days, decision.rule_version) == (days, 2)
+    assert decision.state == ("suspended" if days else "limited")

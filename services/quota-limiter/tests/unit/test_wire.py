@@ -5,7 +5,10 @@ from datetime import UTC, datetime
 import pytest
 from quill_contracts.limits import LimitTransition
 from quill_quota_limiter import wire
+from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.evaluation import OrganizationLimits, evaluate
+from quill_quota_limiter.domain.organization_facts import OrganizationFacts
+from quill_quota_limiter.wire.rules import FIRST_RULES, RuleDocument, to_document, to_table
 from quill_runtime.consumption import Rejected
 
 NOW = datetime(2026, 10, 10, 12, tzinfo=UTC)
@@ -55,8 +58,12 @@ def test_a_price_without_meaning_is_refused_by_name(customer_snapshot):
 def test_a_transition_is_the_same_after_its_message_was_stored(customer_snapshot, usage_snapshot):
     evaluation = evaluate(
         OrganizationLimits("acme"),
-        customer=wire.from_wire_customer(customer_snapshot(events=10, trust_scores={"events": 7})),
-        usage=wire.from_wire_usage(usage_snapshot(events=11)),
+        facts=OrganizationFacts(
+            wire.from_wire_customer(customer_snapshot(events=10, trust_scores={"events": 7})),
+            wire.from_wire_usage(usage_snapshot(events=11)),
+            CreditBalance("acme", 1, "usd", 5),
+        ),
+        rules=to_table(1, FIRST_RULES),
         tokens_changed=True,
         now=NOW,
     )
@@ -65,3 +72,8 @@ def test_a_transition_is_the_same_after_its_message_was_stored(customer_snapshot
     assert wire.from_wire_transition(stored) == transition
     assert stored.evidence.trust_score == 7
     assert stored.evidence.grace_days == 1
+    assert stored.evidence.credit_balance_minor == 5
+
+
+def test_version_1_is_stored_in_its_shortest_form():
+    assert to_document(RuleDocument.model_validate(FIRST_RULES)) == FIRST_RULES

@@ -2,8 +2,10 @@
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query
+from pydantic import BaseModel
 from quill_contracts.limits import LimitStates, LimitTransition
 from quill_runtime.clock import Clock
 from quill_runtime.problems import Problem
@@ -11,15 +13,22 @@ from quill_runtime.problems import Problem
 from quill_quota_limiter import wire
 from quill_quota_limiter.api.authorization import Caller, Gate
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
-from quill_quota_limiter.domain.limit_state import Transition, replay
+from quill_quota_limiter.domain.limit_state import LimitState, Transition, replay
 from quill_quota_limiter.domain.quota_answer import standing_of
 from quill_quota_limiter.ports import AnswerBoard, LimitsStore, LimitsTransaction
-from quill_quota_limiter.usecases import rebuild_answers
+from quill_quota_limiter.usecases.answers import rebuild_answers
 
 HISTORY_MAX = 1_000
 
 Authorization = Annotated[str | None, Header()]
 Meter = Annotated[str, Query(min_length=1, max_length=200)]
+
+
+class History(BaseModel):
+    """A page of a limit's log."""
+
+    transitions: list[LimitTransition]
+    next_after: int | None
 
 
 def router(*, store: LimitsStore, board: AnswerBoard, gate: Gate, clock: Clock) -> APIRouter:
@@ -43,7 +52,7 @@ def router(*, store: LimitsStore, board: AnswerBoard, gate: Gate, clock: Clock) 
         """All limit states of an organization, as published on ``limits.states.v1``."""
         caller = gate.admit(authorization)
         async with store.begin() as tx:
-            return wire.to_wire_states(await _known_limits(tx, caller, organization_id))
+            return wire.to_wire_states(await known_limits(tx, caller, organization_id))
 
     @routes.get("/v1/limits/{organization_id}/explain")
     async def explain(
@@ -51,45 +60,77 @@ def router(*, store: LimitsStore, board: AnswerBoard, gate: Gate, clock: Clock) 
     ) -> dict[str, Any]:
         """Why a meter stands, or stood at an instant, as it does: the transition with its evidence (L7)."""
         caller = gate.admit(authorization)
-        as_of = _utc(at) if at is not None else None
+        now = clock.now()
+        instant = _utc(at, attr="at") or now
+        if instant > now:
+            raise Problem(400, "invalid_input", "at: lies ahead; ask /what-if what would happen", attr="at")
         async with store.begin() as tx:
-            limits = await _known_limits(tx, caller, organization_id)
-            log = await _log(tx, limits, meter, as_of=as_of)
-        instant = as_of or clock.now()
+            limits = await known_limits(tx, caller, organization_id)
+            _check_meter(limits, meter)
+            log = await tx.transitions(organization_id, meter, as_of=None if at is None else instant)
         state = replay(log)
         if state is None:
             raise Problem(404, "no_decision", f"nothing had been decided by {instant.isoformat()}", attr="at")
-        last = log[-1]
-        return {
-            "organization_id": organization_id,
-            "usage_key": meter,
-            "at": instant,
-            "state": state.name,
-            "since": state.since,
-            "limited_until": state.limited_until,
-            "suspended_until": state.suspended_until,
-            "sentence": last.sentence,
-            "transition": wire.to_wire_transition(last),
-        }
+        return _explanation(log[-1], state, instant=instant)
 
     @routes.get("/v1/limits/{organization_id}/history")
     async def show_history(
+        *,
         organization_id: str,
         meter: Meter,
+        start: Annotated[datetime | None, Query(alias="from")] = None,
+        end: Annotated[datetime | None, Query(alias="to")] = None,
+        after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
         limit: Annotated[int, Query(ge=1, le=HISTORY_MAX)] = 100,
         authorization: Authorization = None,
-    ) -> dict[str, list[LimitTransition]]:
-        """The newest transitions of a meter, oldest first."""
+    ) -> History:
+        """Transitions of a meter that happened in ``[from, to)``, oldest first, in pages."""
         caller = gate.admit(authorization)
+        first, stop = _utc(start, attr="from"), _utc(end, attr="to")
+        if first is not None and stop is not None and first >= stop:
+            raise Problem(400, "invalid_input", "to: must be after from", attr="to")
         async with store.begin() as tx:
-            limits = await _known_limits(tx, caller, organization_id)
-            log = await _log(tx, limits, meter, as_of=None)
-        return {"transitions": [wire.to_wire_transition(transition) for transition in log[-limit:]]}
+            limits = await known_limits(tx, caller, organization_id)
+            _check_meter(limits, meter)
+            page = await tx.transitions_page(organization_id, meter, after=after, start=first, end=stop, at_most=limit)
+        return History(
+            transitions=[wire.to_wire_transition(transition) for transition in page],
+            next_after=page[-1].sequence if len(page) == limit else None,
+        )
 
     return routes
 
 
-async def _known_limits(tx: LimitsTransaction, caller: Caller, organization_id: str) -> OrganizationLimits:
+def _explanation(last: Transition, state: LimitState, *, instant: datetime) -> dict[str, Any]:
+    """The sentence for a person, the evidence for a machine, and where to read on."""
+    organization, meter = quote(last.organization_id, safe=""), quote(last.usage_key, safe="")
+    decided_at = quote(last.at.isoformat(), safe="")
+    return {
+        "organization_id": last.organization_id,
+        "usage_key": last.usage_key,
+        "at": instant,
+        "state": state.name,
+        "since": state.since,
+        "limited_until": state.limited_until,
+        "suspended_until": state.suspended_until,
+        "sentence": last.sentence,
+        "transition": wire.to_wire_transition(last),
+        "links": {
+            "usage_as_of": f"/v1/usage/{organization}/as-of?meter={meter}&at={decided_at}",
+            "usage_explain": f"/v1/usage/{organization}/explain?meter={meter}&at={decided_at}",
+            "rules": f"/v1/limits/rules/{last.rule_version}",
+            "history": f"/v1/limits/{organization}/history?meter={meter}",
+        },
+    }
+
+
+async def known_limits(tx: LimitsTransaction, caller: Caller, organization_id: str) -> OrganizationLimits:
+    """What is decided about an organization that the caller may see.
+
+    Raises:
+        Forbidden: the caller may not see it.
+        Problem: 404 when no such customer is known.
+    """
     caller.check_names(organization_id, attr="organization_id")
     limits = (await tx.limits([organization_id])).get(organization_id)
     caller.check_owns(standing_of(limits) if limits else None, attr="organization_id")
@@ -100,20 +141,19 @@ async def _known_limits(tx: LimitsTransaction, caller: Caller, organization_id: 
     return limits
 
 
-async def _log(
-    tx: LimitsTransaction, limits: OrganizationLimits, meter: str, *, as_of: datetime | None
-) -> list[Transition]:
+def _check_meter(limits: OrganizationLimits, meter: str) -> None:
     if meter not in limits.meters:
         known = ", ".join(sorted(limits.meters)) or "none"
         raise Problem(
             404, "unknown_usage_key", f"this organization has no meter {meter!r}; known: {known}", attr="meter"
         )
-    return await tx.transitions(limits.organization_id, meter, as_of=as_of)
 
 
-def _utc(at: datetime) -> datetime:
-    if at.tzinfo is None:
+def _utc(instant: datetime | None, *, attr: str) -> datetime | None:
+    if instant is None:
+        return None
+    if instant.tzinfo is None:
         raise Problem(
-            400, "invalid_input", "at: give the instant with its offset, e.g. 2026-10-01T00:00:00Z", attr="at"
+            400, "invalid_input", f"{attr}: give the instant with its offset, e.g. 2026-10-01T00:00:00Z", attr=attr
         )
-    return at.astimezone(UTC)
+    return instant.astimezone(UTC)

@@ -21,7 +21,7 @@ from quill_quota_limiter.domain.quota_answer import (
     answer_check,
 )
 from quill_quota_limiter.ports import AnswerBoard, LimitsStore
-from quill_quota_limiter.usecases import read_standings
+from quill_quota_limiter.usecases.answers import read_standings
 
 CHECKS_MAX: Final = 10_000
 NAME_LENGTH_MAX: Final = 200

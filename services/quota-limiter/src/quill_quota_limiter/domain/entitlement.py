@@ -1,6 +1,8 @@
 """What a customer may use: the facts about one organization that limits follow from."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from quill_pricing.period import BillingSchedule
 
@@ -36,6 +38,10 @@ class Customer:
     entitlements: tuple[Entitlement, ...]
     tokens: frozenset[str] = frozenset()
     """API tokens of the organization's projects."""
+    free_trial_until: datetime | None = None
+    """Exclusive end of a free trial."""
+    prices: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """The price document of each meter, only for asking what another billing limit would buy."""
 
     def entitlement(self, usage_key: str) -> Entitlement:
         """The meter's entitlement; a meter that no item names any more is not limited."""

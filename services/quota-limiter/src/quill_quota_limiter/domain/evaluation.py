@@ -1,15 +1,16 @@
 """All limits of one organization, decided together from one set of facts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from quill_pricing.period import BillingPeriod
 
 from quill_quota_limiter.domain.entitlement import Customer
-from quill_quota_limiter.domain.limit_decision import Decision, decide
+from quill_quota_limiter.domain.limit_decision import Decision, Inputs, decide
 from quill_quota_limiter.domain.limit_state import Evidence, LimitState, Transition, evolve
-from quill_quota_limiter.domain.period_usage import OrganizationUsage
+from quill_quota_limiter.domain.organization_facts import OrganizationFacts
+from quill_quota_limiter.domain.rule_table import RuleTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class Evaluation:
 def evaluate(
     limits: OrganizationLimits,
     *,
-    customer: Customer,
-    usage: OrganizationUsage | None,
+    facts: OrganizationFacts,
+    rules: RuleTable,
     tokens_changed: bool,
     now: datetime,
 ) -> Evaluation:
@@ -76,12 +77,13 @@ def evaluate(
     The billing period comes from the schedule and the instant, so a period ends on time even when nobody publishes.
     """
     now = now if limits.evaluated_at is None else max(now, limits.evaluated_at)
+    customer = facts.customer
     period = customer.schedule.period_containing(now)
     meters: dict[str, MeterLimit] = {}
     transitions: list[Transition] = []
-    for usage_key in sorted({*limits.meters, *(e.usage_key for e in customer.entitlements)}):
+    for usage_key in meters_of(limits, customer):
         meters[usage_key], transition = _evaluate_meter(
-            limits, usage_key, customer=customer, usage=usage, period=period, now=now
+            limits, usage_key, facts=facts, rules=rules, period=period, now=now
         )
         if transition is not None:
             transitions.append(transition)
@@ -99,56 +101,80 @@ def evaluate(
             evaluated,
             revision=limits.revision + is_changed,
             evaluated_at=now,
-            next_evaluation_at=_next_evaluation_at(meters, period),
+            next_evaluation_at=next_change_at(
+                (meter.state for meter in meters.values()), customer=customer, period=period, now=now
+            ),
         ),
         transitions=tuple(transitions),
         is_changed=is_changed,
     )
 
 
+def meters_of(limits: OrganizationLimits, customer: Customer) -> list[str]:
+    """Every meter that is decided: those of the customer's items, and those that once were."""
+    return sorted({*limits.meters, *(entitlement.usage_key for entitlement in customer.entitlements)})
+
+
+def next_change_at(
+    states: Iterable[LimitState], *, customer: Customer, period: BillingPeriod, now: datetime
+) -> datetime:
+    """The first instant at which time alone can change a state: a grace, a trial or the billing period ends."""
+    trial_end = customer.free_trial_until
+    ends = [period.end, *(state.suspended_until for state in states if state.suspended_until)]
+    return min([*ends, trial_end] if trial_end is not None and now < trial_end else ends)
+
+
 def _evaluate_meter(
     limits: OrganizationLimits,
     usage_key: str,
     *,
-    customer: Customer,
-    usage: OrganizationUsage | None,
+    facts: OrganizationFacts,
+    rules: RuleTable,
     period: BillingPeriod,
     now: datetime,
 ) -> tuple[MeterLimit, Transition | None]:
     known = limits.meters.get(usage_key)
     previous = known.state if known else None
-    entitlement = customer.entitlement(usage_key)
-    quantities = usage.in_period(period.start) if usage else None
-    # An organization that reports has used nothing of a meter it does not mention; one that never reported is unknown.
-    used = None if usage is None else (quantities.quantities.get(usage_key, 0) if quantities else 0)
-    decision = decide(entitlement, used, previous, period=period, now=now)
+    inputs = facts.inputs(usage_key, period)
+    decision = decide(inputs, previous, rules=rules, now=now)
     state, transition = previous, None
     if decision.differs_from(previous):
-        evidence = Evidence(
-            usage=used or 0,
-            usage_revision=usage.revision if usage else 0,
-            usage_as_of=quantities.as_of if quantities else None,
-            quota=entitlement.quota,
-            allowance=entitlement.allowance,
-            billing_limit_usd=entitlement.billing_limit_usd,
-            subscribed=entitlement.subscribed,
-            customer_revision=customer.revision,
-            trust_score=entitlement.trust_score,
-            never_drop_data=entitlement.never_drop_data,
-            buffer=decision.buffer,
-            grace_days=decision.grace_days,
-            period_start=period.start,
-            period_end=period.end,
-            previous=previous.name if previous else None,
-            evaluated_at=now,
-        )
+        evidence = evidence_of(inputs, previous, decision, facts=facts, now=now)
         transition = _transition(limits.organization_id, usage_key, previous, decision, evidence)
         state = evolve(previous, transition)
     assert state is not None  # a decision always differs from no state at all
-    limit = MeterLimit(state, used or 0, entitlement.quota, decision.rule, decision.rule_version)
+    limit = MeterLimit(state, inputs.usage or 0, inputs.entitlement.quota, decision.rule, decision.rule_version)
     if known is not None and transition is None and decision.is_continuation:
         limit = replace(limit, rule=known.rule, rule_version=known.rule_version)
     return limit, transition
+
+
+def evidence_of(
+    inputs: Inputs, previous: LimitState | None, decision: Decision, *, facts: OrganizationFacts, now: datetime
+) -> Evidence:
+    """Every input of a decision with the revisions it came from (L7)."""
+    entitlement = inputs.entitlement
+    quantities = facts.usage.in_period(inputs.period.start) if facts.usage else None
+    return Evidence(
+        usage=inputs.usage or 0,
+        usage_revision=facts.usage.revision if facts.usage else 0,
+        usage_as_of=quantities.as_of if quantities else None,
+        quota=entitlement.quota,
+        allowance=entitlement.allowance,
+        billing_limit_usd=entitlement.billing_limit_usd,
+        subscribed=entitlement.subscribed,
+        customer_revision=facts.customer.revision,
+        trust_score=entitlement.trust_score,
+        never_drop_data=entitlement.never_drop_data,
+        buffer=decision.buffer,
+        grace_days=decision.grace_days,
+        period_start=inputs.period.start,
+        period_end=inputs.period.end,
+        previous=previous.name if previous else None,
+        evaluated_at=now,
+        free_trial_until=inputs.free_trial_until,
+        credit_balance_minor=inputs.credit_balance_minor,
+    )
 
 
 def _transition(
@@ -168,8 +194,3 @@ def _transition(
         sentence=decision.sentence,
         evidence=evidence,
     )
-
-
-def _next_evaluation_at(meters: Mapping[str, MeterLimit], period: BillingPeriod) -> datetime:
-    """The first instant at which time alone can change a state: a grace ends, or the billing period does."""
-    return min([period.end, *(m.state.suspended_until for m in meters.values() if m.state.suspended_until)])

@@ -1,7 +1,8 @@
 """May this meter be used? The rules of wire contract 4, in their order, as one pure function (L7).
 
 Rule 5 of the contract, PostHog's feature flag that keeps data past the quota, is PostHog's own and has no place here:
-billing does not know its flags.
+billing does not know its flags. Two rules stand before the contract's, which has neither free trials nor credits: a
+trial lifts what only the free tier limits, and a meter paid by credits is limited when they are used up.
 """
 
 from dataclasses import dataclass, replace
@@ -12,8 +13,10 @@ from quill_pricing.period import BillingPeriod
 
 from quill_quota_limiter.domain.entitlement import Entitlement
 from quill_quota_limiter.domain.limit_state import LimitState, StateName
-from quill_quota_limiter.domain.resources import RULE_TABLES, RULE_VERSION, RuleTable
+from quill_quota_limiter.domain.rule_table import RuleTable
 
+FREE_TRIAL: Final = "free_trial"
+CREDITS_EXHAUSTED: Final = "credits_exhausted"
 NO_QUOTA: Final = "no_quota"
 NO_USAGE: Final = "no_usage"
 UNDER_QUOTA: Final = "under_quota"
@@ -55,6 +58,25 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything one decision looks at, beside the previous state and the instant (L7).
+
+    Attributes:
+        entitlement: the meter's quota and what softens it.
+        usage: units used in ``period``, today included; ``None`` when no usage of the organization was ever heard of.
+        period: the billing period that contains the instant of the decision.
+        free_trial_until: exclusive end of the customer's free trial.
+        credit_balance_minor: what is left of the customer's credits; ``None`` when no balance was ever heard of.
+    """
+
+    entitlement: Entitlement
+    usage: int | None
+    period: BillingPeriod
+    free_trial_until: datetime | None = None
+    credit_balance_minor: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Outcome:
     rule: str
     state: StateName
@@ -62,28 +84,19 @@ class _Outcome:
     until: datetime | None = None
 
 
-def decide(
-    entitlement: Entitlement,
-    usage: int | None,
-    previous: LimitState | None,
-    *,
-    period: BillingPeriod,
-    now: datetime,
-    rules: RuleTable = RULE_TABLES[RULE_VERSION],
-) -> Decision:
+def decide(inputs: Inputs, previous: LimitState | None, *, rules: RuleTable, now: datetime) -> Decision:
     """Decide one meter from its own inputs alone (L7, L10).
 
     Args:
-        entitlement: the meter's quota and what softens it.
-        usage: units used in ``period``, today included; ``None`` when no usage of the organization was ever heard of.
+        inputs: the meter's facts.
         previous: where the limit stood; a state entered in an earlier period holds nobody back in this one (L9).
-        period: the billing period that contains ``now``.
-        now: the instant of the decision.
-        rules: the numbers to decide with; another table only to take an old decision again.
+        rules: the numbers to decide with.
+        now: the instant of the decision, inside ``inputs.period``.
     """
+    entitlement, period = inputs.entitlement, inputs.period
     special = rules.resource(entitlement.usage_key)
     grace_days = rules.grace_days(entitlement.usage_key, entitlement.trust_score)
-    outcome = _not_limited(entitlement, usage, rules)
+    outcome = _before_the_quota(inputs, rules, now=now) or _not_limited(entitlement, inputs.usage, rules)
     if outcome is None:
         is_of_this_period = previous is not None and previous.since >= period.start
         over = _over_quota(
@@ -94,7 +107,7 @@ def decide(
             now=now,
             is_exempt=special.is_exempt,
         )
-        outcome = replace(over, why=f"{usage:,} of {entitlement.quota:,} used; {over.why}")
+        outcome = replace(over, why=f"{inputs.usage:,} of {entitlement.quota:,} used; {over.why}")
     return Decision(
         state=outcome.state,
         rule=outcome.rule,
@@ -105,6 +118,21 @@ def decide(
         limited_until=outcome.until if outcome.state == "limited" else None,
         suspended_until=outcome.until if outcome.state == "suspended" else None,
     )
+
+
+def _before_the_quota(inputs: Inputs, rules: RuleTable, *, now: datetime) -> _Outcome | None:
+    """Used-up credits and free trials, which hold whatever the quota is; ``None`` when neither applies."""
+    entitlement = inputs.entitlement
+    special = rules.resource(entitlement.usage_key)
+    balance = inputs.credit_balance_minor
+    keeps_data = entitlement.never_drop_data and not special.is_exempt
+    if special.is_paid_by_credits and balance is not None and balance <= 0 and not keeps_data:
+        return _Outcome(CREDITS_EXHAUSTED, "limited", "the credits that pay for it are used up", inputs.period.end)
+    trial_end = inputs.free_trial_until
+    is_free_tier = entitlement.quota is not None and not entitlement.subscribed
+    if trial_end is not None and now < trial_end and is_free_tier and not special.is_exempt:
+        return _Outcome(FREE_TRIAL, "within", f"a free trial runs until {_instant(trial_end)}")
+    return None
 
 
 def _not_limited(entitlement: Entitlement, usage: int | None, rules: RuleTable) -> _Outcome | None:

@@ -53,6 +53,8 @@ class Evidence:
     period_end: datetime
     previous: StateName | None
     evaluated_at: datetime
+    free_trial_until: datetime | None = None
+    credit_balance_minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

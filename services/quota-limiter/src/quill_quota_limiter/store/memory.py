@@ -14,6 +14,7 @@ from quill_runtime.event_store import Append, MemoryEventStream, StoredEvent
 from quill_runtime.publisher import Outgoing
 
 from quill_quota_limiter import wire
+from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.evaluation import Evaluation, OrganizationLimits
 from quill_quota_limiter.domain.limit_state import Transition
@@ -21,6 +22,7 @@ from quill_quota_limiter.domain.period_usage import OrganizationUsage
 from quill_quota_limiter.domain.project_marks import ProjectTokens, marks_of
 from quill_quota_limiter.domain.quota_answer import OrganizationStanding, standing_of
 from quill_quota_limiter.ports import BoardReading, BoardUnavailable, TokensOf
+from quill_quota_limiter.store.memory_rules import MemoryRulebook, RulebookRows
 
 
 @dataclass(slots=True)
@@ -31,6 +33,8 @@ class _Rows:
     tokens: dict[str, tuple[str, bool]] = field(default_factory=dict)
     streams: dict[str, list[StoredEvent]] = field(default_factory=dict)
     outbox: list[Outgoing] = field(default_factory=list)
+    credits: dict[str, CreditBalance] = field(default_factory=dict)
+    rulebook: RulebookRows = field(default_factory=RulebookRows)
 
     def copy(self) -> "_Rows":
         return _Rows(
@@ -40,6 +44,8 @@ class _Rows:
             dict(self.tokens),
             {stream: list(events) for stream, events in self.streams.items()},
             list(self.outbox),
+            dict(self.credits),
+            self.rulebook.copy(),
         )
 
 
@@ -69,6 +75,7 @@ class MemoryLimitsTransaction:
     def __init__(self, rows: _Rows) -> None:
         self.rows = rows
         self._events = MemoryEventStream(rows.streams)
+        self.rulebook = MemoryRulebook(rows.rulebook, self._events)
 
     async def lock_organizations(self, organization_ids: Collection[str]) -> dict[str, OrganizationLimits]:
         for name in organization_ids:
@@ -99,9 +106,22 @@ class MemoryLimitsTransaction:
             if known is None or usage.revision > known.revision:
                 self.rows.usages[usage.organization_id] = usage
 
+    async def keep_credits(self, balances: Collection[CreditBalance]) -> None:
+        for balance in balances:
+            known = self.rows.credits.get(balance.organization_id)
+            if known is None or balance.revision > known.revision:
+                self.rows.credits[balance.organization_id] = balance
+
+    async def credits(self, organization_ids: Collection[str]) -> dict[str, CreditBalance]:
+        return {name: self.rows.credits[name] for name in organization_ids if name in self.rows.credits}
+
+    async def prices(self, organization_id: str) -> Mapping[str, Mapping[str, object]]:
+        known = self.rows.customers.get(organization_id)
+        return known.prices if known else {}
+
     async def customers(self, organization_ids: Collection[str]) -> dict[str, Customer]:
         found = {name: self.rows.customers[name] for name in organization_ids if name in self.rows.customers}
-        return {name: replace(customer, tokens=frozenset()) for name, customer in found.items()}
+        return {name: replace(customer, tokens=frozenset(), prices={}) for name, customer in found.items()}
 
     async def usages(self, organization_ids: Collection[str]) -> dict[str, OrganizationUsage]:
         return {name: self.rows.usages[name] for name in organization_ids if name in self.rows.usages}
@@ -160,6 +180,21 @@ class MemoryLimitsTransaction:
         self, organization_id: str, usage_key: str, *, as_of: datetime | None = None
     ) -> list[Transition]:
         stored = await self._events.read(_stream(organization_id, usage_key), as_of=as_of)
+        return [wire.from_event(event) for event in stored]
+
+    async def transitions_page(
+        self,
+        organization_id: str,
+        usage_key: str,
+        *,
+        after: int,
+        start: datetime | None,
+        end: datetime | None,
+        at_most: int,
+    ) -> list[Transition]:
+        stored = await self._events.page(
+            _stream(organization_id, usage_key), after=after, start=start, end=end, at_most=at_most
+        )
         return [wire.from_event(event) for event in stored]
 
 

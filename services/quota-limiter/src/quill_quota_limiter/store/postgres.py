@@ -1,6 +1,6 @@
 """The limiter's tables in Postgres, and the log of transitions in the runtime's event store."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -14,12 +14,15 @@ from sqlalchemy import Row, and_, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_quota_limiter import wire
+from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer, Entitlement
 from quill_quota_limiter.domain.evaluation import Evaluation, MeterLimit, OrganizationLimits
 from quill_quota_limiter.domain.limit_state import Transition
 from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
 from quill_quota_limiter.domain.project_marks import ProjectTokens
+from quill_quota_limiter.domain.rule_table import RuleTable
 from quill_quota_limiter.store import tables
+from quill_quota_limiter.store.rules import PostgresRulebook
 
 
 class PostgresLimits:
@@ -28,6 +31,7 @@ class PostgresLimits:
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
+        self._rule_tables: dict[int, RuleTable] = {}
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["PostgresLimitsTransaction"]:
@@ -36,13 +40,16 @@ class PostgresLimits:
 
     def within(self, transaction: Transaction) -> "PostgresLimitsTransaction":
         """The same operations inside a transaction that somebody else opened and will commit."""
-        return PostgresLimitsTransaction(transaction, self._outbox)
+        return PostgresLimitsTransaction(
+            transaction, self._outbox, rulebook=PostgresRulebook(transaction, self._rule_tables)
+        )
 
 
 class PostgresLimitsTransaction:
     """Implements `quill_quota_limiter.ports.LimitsTransaction`. Rows are locked and written in key order."""
 
-    def __init__(self, transaction: Transaction, outbox: Outbox) -> None:
+    def __init__(self, transaction: Transaction, outbox: Outbox, *, rulebook: PostgresRulebook) -> None:
+        self.rulebook = rulebook
         self._transaction = transaction
         self._connection = transaction.connection
         self._outbox = outbox
@@ -114,10 +121,45 @@ class PostgresLimitsTransaction:
             ],
         )
 
+    async def keep_credits(self, balances: Collection[CreditBalance]) -> None:
+        if not balances:
+            return
+        table = tables.credit_balances
+        statement = insert(table)
+        await self._connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["organization_id"],
+                set_={c.name: statement.excluded[c.name] for c in table.c if not c.primary_key},
+                where=table.c.revision < statement.excluded.revision,
+            ),
+            [
+                {
+                    "organization_id": balance.organization_id,
+                    "revision": balance.revision,
+                    "currency": balance.currency,
+                    "balance_minor": balance.balance_minor,
+                }
+                for balance in sorted(balances, key=lambda balance: balance.organization_id)
+            ],
+        )
+
+    async def credits(self, organization_ids: Collection[str]) -> dict[str, CreditBalance]:
+        table = tables.credit_balances
+        rows = await self._connection.execute(select(table).where(table.c.organization_id.in_(list(organization_ids))))
+        return {
+            row.organization_id: CreditBalance(row.organization_id, row.revision, row.currency, row.balance_minor)
+            for row in rows
+        }
+
+    async def prices(self, organization_id: str) -> Mapping[str, Mapping[str, object]]:
+        table = tables.customers
+        found = await self._connection.scalar(select(table.c.prices).where(table.c.organization_id == organization_id))
+        return found or {}
+
     async def customers(self, organization_ids: Collection[str]) -> dict[str, Customer]:
         table = tables.customers
         rows = await self._connection.execute(
-            select(*(column for column in table.c if column.name != "tokens")).where(
+            select(*(column for column in table.c if column.name not in _NOT_FOR_DECISIONS)).where(
                 table.c.organization_id.in_(list(organization_ids))
             )
         )
@@ -236,6 +278,21 @@ class PostgresLimitsTransaction:
         stored = await self._events.read(_stream(organization_id, usage_key), as_of=as_of)
         return [wire.from_event(event) for event in stored]
 
+    async def transitions_page(
+        self,
+        organization_id: str,
+        usage_key: str,
+        *,
+        after: int,
+        start: datetime | None,
+        end: datetime | None,
+        at_most: int,
+    ) -> list[Transition]:
+        stored = await self._events.page(
+            _stream(organization_id, usage_key), after=after, start=start, end=end, at_most=at_most
+        )
+        return [wire.from_event(event) for event in stored]
+
     async def _claim_tokens(self, claimed: dict[str, str]) -> None:
         if not claimed:
             return
@@ -269,6 +326,9 @@ class PostgresLimitsTransaction:
         )
 
 
+_NOT_FOR_DECISIONS = frozenset({"tokens", "prices"})
+
+
 def _stream(organization_id: str, usage_key: str) -> str:
     return f"limit/{organization_id}/{usage_key}"
 
@@ -282,6 +342,8 @@ def _customer_row(customer: Customer) -> dict[str, Any]:
         "interval": str(customer.schedule.interval),
         "entitlements": msgspec.to_builtins(customer.entitlements),
         "tokens": sorted(customer.tokens),
+        "free_trial_until": customer.free_trial_until,
+        "prices": dict(customer.prices),
     }
 
 
@@ -292,6 +354,7 @@ def _customer(row: Row[Any]) -> Customer:
         license_id=row.license_id,
         schedule=BillingSchedule(row.anchor, Interval.parse(row.interval)),
         entitlements=msgspec.convert(row.entitlements, tuple[Entitlement, ...]),
+        free_trial_until=row.free_trial_until,
     )
 
 

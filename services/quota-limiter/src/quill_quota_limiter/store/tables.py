@@ -1,6 +1,18 @@
 """The limiter's own tables; transitions live in the runtime's event table."""
 
-from sqlalchemy import ARRAY, BigInteger, Boolean, Column, DateTime, Index, MetaData, String, Table, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    MetaData,
+    String,
+    Table,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData()
@@ -17,6 +29,8 @@ customers = Table(
     Column("interval", String, nullable=False),
     Column("entitlements", JSONB, nullable=False),
     Column("tokens", ARRAY(String), nullable=False),
+    Column("free_trial_until", _Instant, nullable=True),
+    Column("prices", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     comment="Projection of subscriptions.customers.v1: what limits depend on, with quotas in units.",
 )
 
@@ -53,4 +67,68 @@ project_tokens = Table(
     Column("is_active", Boolean, nullable=False),
     Index("project_tokens_organization_idx", "organization_id"),
     comment="Each project token's organization; a retired one stays, so that its marks in Redis can be removed.",
+)
+
+credit_balances = Table(
+    "credit_balances",
+    metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("currency", String, nullable=False),
+    Column("balance_minor", BigInteger, nullable=False),
+    comment="Projection of invoicing.credits.v1.",
+)
+
+limit_rules = Table(
+    "limit_rules",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("document", JSONB, nullable=False),
+    Column("created_at", _Instant, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("reason", String, nullable=False),
+    comment="Every rule table there ever was; a version is added and never changed (L7).",
+)
+
+rules_standing = Table(
+    "rules_standing",
+    metadata,
+    Column("is_the_one", Boolean, primary_key=True),
+    Column("in_force", BigInteger, nullable=False),
+    Column("shadow", BigInteger, nullable=True),
+    Column("shadow_since", _Instant, nullable=True),
+    Column("shadow_run", BigInteger, nullable=False),
+    Column("last_shadow", BigInteger, nullable=True),
+    Column("walked_to", String, nullable=True),
+    Column("retired", ARRAY(BigInteger), nullable=False),
+    CheckConstraint("is_the_one", name="rules_standing_is_one_row"),
+    comment="One row: which rule version decides, which runs in the shadow, how far everybody was decided anew.",
+)
+
+shadow_limits = Table(
+    "shadow_limits",
+    metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("run", BigInteger, nullable=False),
+    Column("states", JSONB, nullable=False),
+    comment="Limit states under the shadow table; rows of another run mean nothing.",
+)
+
+shadow_differences = Table(
+    "shadow_differences",
+    metadata,
+    Column("run", BigInteger, primary_key=True, autoincrement=False),
+    Column("organization_id", String, primary_key=True),
+    Column("usage_key", String, primary_key=True),
+    Column("live_sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("shadow_sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+    Column("at", _Instant, nullable=False),
+    Column("ended_at", _Instant, nullable=True),
+    Column("live_state", String, nullable=False),
+    Column("shadow_state", String, nullable=False),
+    Column("live", JSONB, nullable=False),
+    Column("shadow", JSONB, nullable=False),
+    Column("evidence", JSONB, nullable=False),
+    comment="Where the shadow table would have decided otherwise: one row per pair of states, bounded per run.",
 )

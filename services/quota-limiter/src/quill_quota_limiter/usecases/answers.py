@@ -1,85 +1,20 @@
-"""What the limiter does: take in facts, decide, put up the answers, and answer."""
+"""Put up what was decided, put it up again when it was lost, and read it."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 from prometheus_client import Counter
 
-from quill_quota_limiter.domain.entitlement import Customer
-from quill_quota_limiter.domain.evaluation import Evaluation, OrganizationLimits, evaluate
-from quill_quota_limiter.domain.period_usage import OrganizationUsage
 from quill_quota_limiter.domain.project_marks import ProjectTokens
 from quill_quota_limiter.domain.quota_answer import OrganizationStanding, standing_of
-from quill_quota_limiter.ports import AnswerBoard, BoardUnavailable, LimitsStore, LimitsTransaction
+from quill_quota_limiter.ports import AnswerBoard, BoardUnavailable, LimitsStore
 
-DUE_PAGE: Final = 200
-DUE_PAGES_MAX: Final = 50
-CONFIRM_AFTER: Final = timedelta(seconds=10)
-"""A due organization stays due this much later until its answer is up: a crash in between evaluates it once more."""
 REBUILD_PAGE: Final = 500
 
 BOARD_FAILURES = Counter("quill_quota_board_failures", "Quota checks answered from the store because Redis was away")
-PERIOD_MISMATCHES = Counter(
-    "quill_limit_period_mismatches", "Evaluations whose usage is counted in another billing period than the schedule's"
-)
-
-F = TypeVar("F", Customer, OrganizationUsage)
-
 log = structlog.get_logger(__name__)
-
-
-async def take_in_customers(customers: Sequence[Customer], *, tx: LimitsTransaction, now: datetime) -> frozenset[str]:
-    """Keep newer customers and decide their organizations anew, in both directions at once (L9).
-
-    Returns:
-        The organizations whose answers are to be put up after the commit.
-    """
-    newest = _newest(customers)
-    locked = await tx.lock_organizations(newest.keys())
-    tokens_changed = await tx.keep_customers(newest.values())
-    await _evaluate_organizations(locked, tokens_changed=tokens_changed, tx=tx, now=now)
-    return frozenset(newest)
-
-
-async def take_in_usage(usages: Sequence[OrganizationUsage], *, tx: LimitsTransaction, now: datetime) -> frozenset[str]:
-    """Keep newer usage and decide the organizations whose customer is known; the others wait for their customer.
-
-    Returns:
-        The organizations whose answers are to be put up after the commit.
-    """
-    newest = _newest(usages)
-    locked = await tx.lock_organizations(newest.keys())
-    await tx.keep_usage(newest.values())
-    await _evaluate_organizations(locked, tokens_changed=frozenset(), tx=tx, now=now)
-    return frozenset(newest)
-
-
-async def evaluate_due(*, store: LimitsStore, board: AnswerBoard, now: datetime) -> int:
-    """Decide organizations whose state time alone may have changed: a grace or a billing period has ended.
-
-    Returns:
-        How many organizations were evaluated.
-    """
-    total = 0
-    for _ in range(DUE_PAGES_MAX):
-        async with store.begin() as tx:
-            due = await tx.due_organizations(now, at_most=DUE_PAGE)
-            locked = await tx.lock_organizations(due)
-            evaluated = await _evaluate_organizations(
-                locked, tokens_changed=frozenset(), tx=tx, now=now, confirm_at=now + CONFIRM_AFTER
-            )
-        if not due:
-            break
-        await publish_answers(due, store=store, board=board)
-        async with store.begin() as tx:
-            await tx.schedule_evaluations(evaluated)
-        total += len(due)
-        if len(due) < DUE_PAGE:
-            break
-    return total
 
 
 async def publish_answers(organization_ids: Collection[str], *, store: LimitsStore, board: AnswerBoard) -> None:
@@ -152,55 +87,6 @@ async def read_standings(
             if standing is not None:
                 found[organization_id] = standing
     return found
-
-
-async def _evaluate_organizations(
-    locked: Mapping[str, OrganizationLimits],
-    *,
-    tokens_changed: frozenset[str],
-    tx: LimitsTransaction,
-    now: datetime,
-    confirm_at: datetime | None = None,
-) -> list[OrganizationLimits]:
-    """Decide locked organizations whose customer is known; returns them with their true next evaluation."""
-    customers = await tx.customers(locked.keys())
-    usages = await tx.usages(customers.keys())
-    evaluations = [
-        evaluate(
-            locked[organization_id],
-            customer=customer,
-            usage=usages.get(organization_id),
-            tokens_changed=organization_id in tokens_changed,
-            now=now,
-        )
-        for organization_id, customer in sorted(customers.items())
-    ]
-    for evaluation in evaluations:
-        _watch_periods(evaluation.limits, usages.get(evaluation.limits.organization_id))
-    await tx.save(evaluations if confirm_at is None else [_due_again(e, confirm_at) for e in evaluations])
-    return [evaluation.limits for evaluation in evaluations]
-
-
-def _watch_periods(limits: OrganizationLimits, usage: OrganizationUsage | None) -> None:
-    if usage is None or limits.period_start is None or limits.evaluated_at is None:
-        return
-    if usage.is_counted_otherwise(limits.period_start, now=limits.evaluated_at):
-        PERIOD_MISMATCHES.inc()
-        log.info("usage.of_another_period", organization_id=limits.organization_id, expected=limits.period_start)
-
-
-def _due_again(evaluation: Evaluation, confirm_at: datetime) -> Evaluation:
-    return replace(evaluation, limits=replace(evaluation.limits, next_evaluation_at=confirm_at))
-
-
-def _newest(facts: Iterable[F]) -> dict[str, F]:
-    """The highest revision per organization: within a batch, too, only the newest snapshot counts."""
-    newest: dict[str, F] = {}
-    for fact in facts:
-        known = newest.get(fact.organization_id)
-        if known is None or fact.revision > known.revision:
-            newest[fact.organization_id] = fact
-    return newest
 
 
 @dataclass(frozen=True, slots=True)

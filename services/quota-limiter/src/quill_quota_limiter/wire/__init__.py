@@ -6,6 +6,7 @@ import structlog
 from prometheus_client import Counter
 from quill_contracts import topics
 from quill_contracts.identifiers import QUANTITY_MAX
+from quill_contracts.invoices import CreditBalance as WireCreditBalance
 from quill_contracts.limits import LimitEvidence, LimitState, LimitStates, LimitTransition
 from quill_contracts.subscriptions import CustomerSnapshot, SubscriptionItem
 from quill_contracts.usage import PeriodUsage, PeriodUsageSnapshot
@@ -17,6 +18,7 @@ from quill_runtime.consumption import Rejected
 from quill_runtime.event_store import NewEvent, StoredEvent
 from quill_runtime.publisher import Outgoing
 
+from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer, Entitlement, tightest
 from quill_quota_limiter.domain.evaluation import MeterLimit, OrganizationLimits
 from quill_quota_limiter.domain.limit_state import Evidence, Transition
@@ -58,7 +60,18 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Customer:
             ]
         ),
         tokens=frozenset(project.api_token for project in snapshot.projects),
+        free_trial_until=snapshot.free_trial_until,
+        prices={
+            item.usage_key: item.price.model_dump(mode="json", exclude_none=True)
+            for item in snapshot.items
+            if item.usage_key is not None
+        },
     )
+
+
+def from_wire_credits(message: WireCreditBalance) -> CreditBalance:
+    """What is left of a customer's credits."""
+    return CreditBalance(message.organization_id, message.revision, message.currency, message.balance_minor)
 
 
 def from_wire_usage(snapshot: PeriodUsageSnapshot) -> OrganizationUsage:
@@ -131,6 +144,8 @@ def to_wire_transition(transition: Transition) -> LimitTransition:
             period_end=evidence.period_end,
             previous=evidence.previous,
             evaluated_at=evidence.evaluated_at,
+            free_trial_until=evidence.free_trial_until,
+            credit_balance_minor=evidence.credit_balance_minor,
         ),
     )
 

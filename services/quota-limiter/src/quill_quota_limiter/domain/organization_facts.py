@@ -1,0 +1,37 @@
+"""Everything that is known of one organization and that its limits follow from."""
+
+from dataclasses import dataclass
+
+from quill_pricing.period import BillingPeriod
+
+from quill_quota_limiter.domain.credit_balance import CreditBalance
+from quill_quota_limiter.domain.entitlement import Customer
+from quill_quota_limiter.domain.limit_decision import Inputs
+from quill_quota_limiter.domain.period_usage import OrganizationUsage
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizationFacts:
+    """The newest revision of each fact; usage and credits are ``None`` until somebody publishes them."""
+
+    customer: Customer
+    usage: OrganizationUsage | None = None
+    credits: CreditBalance | None = None
+
+    def inputs(self, usage_key: str, period: BillingPeriod) -> Inputs:
+        """What one meter's decision looks at in ``period``.
+
+        An organization that reports has used nothing of a meter it does not mention; one that never reported is
+        unknown, and so is a balance that nobody has published.
+        """
+        used = None
+        if self.usage is not None:
+            quantities = self.usage.in_period(period.start)
+            used = quantities.quantities.get(usage_key, 0) if quantities else 0
+        return Inputs(
+            entitlement=self.customer.entitlement(usage_key),
+            usage=used,
+            period=period,
+            free_trial_until=self.customer.free_trial_until,
+            credit_balance_minor=self.credits.balance_minor if self.credits else None,
+        )
