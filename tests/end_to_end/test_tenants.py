@@ -60,6 +60,7 @@ NAMING_AN_ORGANIZATION = [
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}", 200),
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}/explain", 200, query="meter=events"),
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}/history", 200, query="meter=events"),
+    Route("quota-limiter", "POST", "/v1/limits/{organization_id}/what-if", 200, body={"meter": "events"}),
     Route("subscriptions", "GET", "/v1/customers/{organization_id}", 401),
     Route("subscriptions", "PATCH", "/v1/customers/{organization_id}", 401, body={"never_drop_data": True}),
     Route("subscriptions", "POST", "/v1/customers/{organization_id}/subscription", 401, body=SUBSCRIPTION),
@@ -86,6 +87,14 @@ NAMING_ITS_ORGANIZATION_IN_THE_TOKEN = {
 NAMING_A_THING_OF_AN_ORGANIZATION = {("invoicing", "GET", "/v1/invoices/{invoice_id}")}
 FOR_OPERATORS = {
     ("quota-limiter", "POST", "/v1/limits/rebuild"),
+    ("quota-limiter", "GET", "/v1/limits/rules"),
+    ("quota-limiter", "POST", "/v1/limits/rules"),
+    ("quota-limiter", "GET", "/v1/limits/rules/events"),
+    ("quota-limiter", "GET", "/v1/limits/rules/{version}"),
+    ("quota-limiter", "GET", "/v1/limits/rules/{version}/shadow"),
+    ("quota-limiter", "POST", "/v1/limits/rules/{version}/shadow"),
+    ("quota-limiter", "POST", "/v1/limits/rules/{version}/discard"),
+    ("quota-limiter", "POST", "/v1/limits/rules/{version}/activate"),
     ("subscriptions", "GET", "/v1/customers"),
     ("subscriptions", "GET", "/v1/catalog"),
     ("subscriptions", "GET", "/v1/catalog/{product_key}"),
