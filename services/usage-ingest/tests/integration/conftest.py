@@ -60,6 +60,16 @@ async def migrated_url(create_database: Callable[..., str], migrated_template: d
 
 
 @pytest.fixture
+def migrated_urls(create_database: Callable[..., str], migrated_template: dict[str, str]) -> Callable[[], str]:
+    """For tests that are not asynchronous themselves: a fresh migrated database at each call."""
+    if "name" not in migrated_template:
+        url = create_database()
+        asyncio.run(migrate(url, (runtime_history(), service_history("quill_usage_ingest"))))
+        migrated_template["name"] = url.rsplit("/", 1)[1].split("?")[0]
+    return lambda: create_database(template=migrated_template["name"])
+
+
+@pytest.fixture
 async def database(migrated_url: str) -> AsyncIterator[Database]:
     database = Database(migrated_url, pool_size=8)
     yield database
