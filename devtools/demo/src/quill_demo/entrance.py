@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from quill_regions.organizations import REGIONS, Organization
+from quill_regions.organizations import QUEUE_REGION, REGIONS, Organization
 from quill_regions.tokens import billing_token
 
 from quill_demo.billing_client import CONCURRENCY, BillingClient
@@ -47,7 +47,7 @@ class Entrance:
 
     async def issue_licenses(self, done: Callable[[], None]) -> None:
         """One license per cloud region by the operator; each instance signs itself up."""
-        for region in REGIONS:
+        for region in (*REGIONS, QUEUE_REGION):
             await self._issue(region, {"type": "cloud", "email": f"{region}@example.test", "organization_name": region})
             done()
         for organization in self._world.instances:

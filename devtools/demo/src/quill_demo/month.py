@@ -6,6 +6,7 @@ from functools import partial
 from itertools import groupby
 
 from quill_regions.misbehaviour import Delivery
+from quill_regions.queue_region import QueueRegion
 from quill_regions.sources import CloudRegion, Instance
 
 from quill_demo.billing_client import BillingClient
@@ -20,10 +21,14 @@ STEP = timedelta(hours=6)
 class Month:
     """Sends every delivery at its time."""
 
-    def __init__(self, *, world: World, client: BillingClient, time: SandboxTime) -> None:
+    def __init__(
+        self, *, world: World, client: BillingClient, time: SandboxTime, queues: QueueRegion | None = None
+    ) -> None:
         self._world = world
         self._client = client
         self._time = time
+        self._queues = queues
+        self._queued_until = world.start
         self._sent_until = world.start
         self.sent_over_kafka = 0
         self.sent_over_http = 0
@@ -35,11 +40,23 @@ class Month:
             self._sent_until = step
             cloud = [delivery for delivery in due if not delivery.day.organization.self_hosted]
             instances = [delivery for delivery in due if delivery.day.organization.self_hosted]
+            await self._send_queued(step)
             await region.send(cloud)
             await in_parallel([partial(self._post, delivery) for delivery in instances])
             self.sent_over_kafka += len(cloud)
             self.sent_over_http += len(instances)
             progress(len(due))
+        await self._send_queued(until)
+
+    async def _send_queued(self, until: datetime) -> None:
+        """What the region of queues has ready by now."""
+        if self._queues is None:
+            return
+        due = [each for each in self._world.queues.deliveries if self._queued_until < each.at <= until]
+        if due:
+            self._time.reach(until)
+        await self._queues.send(due)
+        self._queued_until = max(self._queued_until, until)
 
     def _steps(self, until: datetime) -> Iterator[tuple[datetime, list[Delivery]]]:
         start = self._world.start

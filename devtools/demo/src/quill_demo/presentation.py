@@ -11,6 +11,7 @@ from quill_demo.billing_client import BillingClient
 from quill_demo.checks import SHOWN_DIFFERENCES, Comparison, dollars
 from quill_demo.entrance import Activation
 from quill_demo.evidence import Corrected
+from quill_demo.generations import Generations
 from quill_demo.latency import Latency
 from quill_demo.world import World
 
@@ -26,6 +27,9 @@ class Outcome:
     explained: Comparison
     correction: Comparison
     corrected: Corrected
+    compared: Comparison
+    acceptance: Comparison
+    generations: Generations
     limits: Comparison
     invoices: Comparison
     released: Comparison
@@ -35,6 +39,8 @@ class Outcome:
     retries: int
     sent_over_kafka: int
     sent_over_http: int
+    sent_over_queues: int
+    runs_over_bucket: int
     activations: list[Activation]
 
     @property
@@ -43,6 +49,8 @@ class Outcome:
             "usage of every organization and meter": self.usage,
             "events explained from their reports, and over teams": self.explained,
             "a report voided and taken back": self.correction,
+            "v1 against v2 of the region of queues": self.compared,
+            "the planted difference accepted, and explained": self.acceptance,
             "who is limited on what": self.limits,
             "who is still limited once the period is over": self.released,
             "invoices, to the cent, and against Stripe": self.invoices,
@@ -58,6 +66,7 @@ async def show(world: World, client: BillingClient, outcome: Outcome, console: C
     """Print all of it; the verdict last."""
     _show_totals(world, console)
     _show_correction(outcome.corrected, console)
+    _show_generations(world, outcome.generations, console)
     await _show_limited(world, client, outcome, console)
     _show_invoices(world, outcome, console)
     _show_activations(outcome, console)
@@ -98,6 +107,46 @@ def _show_correction(corrected: Corrected, console: Console) -> None:
     console.print(table)
     console.print(f"Explained without it:   {corrected.explained_without['sentence']}")
     console.print(f"Explained once it is taken back: {corrected.explained_again['sentence']}")
+
+
+def _show_generations(world: World, both: Generations, console: Console) -> None:
+    names = {organization.organization_id: organization.name for organization in world.organizations}
+    table = Table(title="v1 and v2 of the region of queues do not agree on", title_justify="left")
+    for column in ("day", "organization", "counter", "v1", "v2", "accepted by"):
+        table.add_column(column, justify="right" if column in ("v1", "v2") else "left")
+    for found in both.after["results"]:
+        for difference in found["differences"]:
+            by = found["accepted"]["actor"] if found["accepted"] else ""
+            numbers = (f"{difference[side]:,}" for side in ("v1", "v2"))
+            table.add_row(found["day"], names[found["organization_id"]], difference["counter"], *numbers, by)
+    console.print(table)
+    for document, when in ((both.before, "Before"), (both.after, "Then")):
+        for summary in document["summary"]:
+            console.print(
+                f"{when}: {summary['organization_days_agreeing']:,} of {summary['organization_days']:,}"
+                f" organization-days agree, {summary['accepted']:,} accepted. {summary['v1_retirement']['sentence']}."
+            )
+    _show_explained(names, both, console)
+
+
+def _show_explained(names: dict[str, str], both: Generations, console: Console) -> None:
+    """One number, with the reports behind its last day."""
+    document = both.explained
+    console.print(f"Explained for {names[document['organization_id']]}: {document['sentence']}")
+    reports = {report["id"]: report for report in document["reports"]}
+    cell = document["cells"][-1]
+    table = Table(title=f"What its day {cell['window_start'][:10]} is made of", title_justify="left")
+    for column in ("report", "way", "run", "counted at", "quantity", "why"):
+        table.add_column(column, justify="right" if column == "quantity" else "left")
+    claims = [
+        (cell["held_by"], cell["quantity"], "holds"),
+        *((o["report"], o["quantity"], o["why_not"]) for o in cell["others"]),
+    ]
+    for report_id, quantity, why in claims:
+        report = reports[report_id]
+        run = (report["note"] or {}).get("run_id", "")
+        table.add_row(str(report_id), report["intake"], run, report["as_of"][:16], f"{quantity:,}", why)
+    console.print(table)
 
 
 async def _show_limited(world: World, client: BillingClient, outcome: Outcome, console: Console) -> None:
@@ -161,7 +210,8 @@ def _show_timings(outcome: Outcome, console: Console) -> None:
         f"p99 {latency.percentile(99):.0f} ms over {len(latency.samples_ms)} probes"
     )
     console.print(
-        f"Reports sent: {outcome.sent_over_kafka:,} over Kafka, {outcome.sent_over_http:,} over HTTP; "
+        f"Reports sent: {outcome.sent_over_kafka:,} over Kafka, {outcome.sent_over_http:,} over HTTP, "
+        f"{outcome.sent_over_queues:,} v1 messages and {outcome.runs_over_bucket:,} v2 runs over queues and a bucket; "
         f"HTTP calls repeated because a service was away: {outcome.retries:,}"
     )
     if outcome.kills:

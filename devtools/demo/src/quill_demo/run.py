@@ -13,7 +13,7 @@ from quill_stack.system import System, running_system
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from quill_demo import checks, evidence, presentation
+from quill_demo import checks, evidence, generations, presentation
 from quill_demo.billing_client import BillingClient
 from quill_demo.chaos import Chaos
 from quill_demo.entrance import Entrance
@@ -75,15 +75,17 @@ def run_demo(options: Options, console: Console) -> bool:
 async def _play(options: Options, world: World, system: System, clock: SandboxTime, console: Console) -> bool:
     client = BillingClient(system.base_url, system.operator_token)
     entrance = Entrance(world=world, client=client, time=clock)
-    month = Month(world=world, client=client, time=clock)
+    queues = generations.region_of_queues(system)
+    month = Month(world=world, client=client, time=clock, queues=queues)
     region = CloudRegion(system.stores.kafka_bootstrap_servers)
     chaos = Chaos(system, seed=options.seed)
     probes = probe_organizations(seed=options.seed, count=PROBES)
     latecomers = world.latecomers() if options.misbehave else []
     late = {organization.organization_id for organization in latecomers}
     await region.start()
+    await queues.start()
     try:
-        with _bar(console, "Issuing licenses", 2 + len(world.instances)) as step:
+        with _bar(console, "Issuing licenses", 3 + len(world.instances)) as step:
             await entrance.issue_licenses(lambda: step(1))
         if options.chaos:
             chaos.start()
@@ -108,6 +110,8 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
             console, "Explaining", len(world.organizations), lambda: evidence.explained(world, client)
         )
         correction, example = await evidence.corrected(world, client)
+        compared = await _until_equal(console, "Comparing v1 with v2", 1, lambda: generations.compared(world, client))
+        acceptance, both = await generations.accepted(world, client)
         limits = await _until_equal(console, "Limits", len(world.organizations), lambda: checks.limits(world, client))
         clock.reach(world.period_end + INVOICE_AFTER)
         released = await _until_equal(
@@ -123,6 +127,9 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
             explained=explained,
             correction=correction,
             corrected=example,
+            compared=compared,
+            acceptance=acceptance,
+            generations=both,
             limits=limits,
             invoices=invoices,
             released=released,
@@ -132,6 +139,8 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
             retries=client.retries,
             sent_over_kafka=month.sent_over_kafka,
             sent_over_http=month.sent_over_http,
+            sent_over_queues=queues.messages,
+            runs_over_bucket=queues.runs,
             activations=entrance.activations,
         )
         await presentation.show(world, client, outcome, console)
@@ -139,6 +148,7 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
     finally:
         await chaos.stop()
         await region.stop()
+        await queues.stop()
         await client.close()
 
 

@@ -5,7 +5,8 @@ from datetime import UTC, date, datetime, timedelta
 
 from quill_contracts.catalog_file import CatalogDocument, load_catalog
 from quill_regions.misbehaviour import Delivery, Faults, deliveries
-from quill_regions.organizations import REGIONS, Organization, draw_organizations
+from quill_regions.organizations import QUEUE_REGION, REGIONS, Organization, draw_organizations
+from quill_regions.queue_region import QueuePlan, plan_queues
 from quill_regions.truth import Expected, expectations, month_totals
 
 MONTH_START = datetime(2026, 10, 1, tzinfo=UTC)
@@ -27,6 +28,7 @@ class World:
     days: list[date]
     catalog: CatalogDocument
     deliveries: list[Delivery]
+    queues: QueuePlan
     expected: dict[str, Expected]
     license_keys: dict[str, str] = field(default_factory=dict)
     """Source → license key, filled as the licenses are issued."""
@@ -73,6 +75,9 @@ def make_world(*, seed: int, organizations: int, days: int, misbehave: bool) -> 
     catalog = load_catalog()
     faults = Faults(silent=(REGIONS[1], dates[min(SILENT_DAY, days - 1)])) if misbehave else Faults.none()
     end = MONTH_START + timedelta(days=days)
-    sent = deliveries(drawn, dates, seed=seed, faults=faults, deadline=end + timedelta(hours=SETTLE_HOURS))
+    deadline = end + timedelta(hours=SETTLE_HOURS)
+    elsewhere = [organization for organization in drawn if organization.source != QUEUE_REGION]
+    sent = deliveries(elsewhere, dates, seed=seed, faults=faults, deadline=deadline)
+    queues = plan_queues(drawn, dates, seed=seed, misbehave=misbehave, deadline=deadline)
     totals = month_totals(drawn, dates, seed=seed, catalog=catalog)
-    return World(seed, drawn, dates, catalog, sent, expectations(drawn, totals, catalog=catalog))
+    return World(seed, drawn, dates, catalog, sent, queues, expectations(drawn, totals, catalog=catalog))

@@ -9,6 +9,10 @@ Plan = Literal["free", "paid", "capped"]
 """``free``: no subscription. ``paid``: subscribed without limits. ``capped``: subscribed, with a billing limit."""
 
 REGIONS: Final = ("us", "eu")
+"""Cloud regions that publish to Kafka."""
+QUEUE_REGION: Final = "ap"
+"""The cloud region that reports through queues and a bucket; every eleventh organization lives there."""
+QUEUE_REGION_EVERY: Final = 11
 INSTANCE_SHARE: Final = 0.06
 """Share of organizations that run their own instance, one each (L17)."""
 PLAN_WEIGHTS: Final[dict[Plan, int]] = {"free": 62, "paid": 28, "capped": 10}
@@ -57,7 +61,8 @@ def draw_organizations(*, seed: int, count: int) -> tuple[Organization, ...]:
 
 
 def _draw(randomness: random.Random, seed: int, number: int) -> Organization:
-    self_hosted = randomness.random() < INSTANCE_SHARE
+    is_queue_region = number % QUEUE_REGION_EVERY == QUEUE_REGION_EVERY - 1
+    self_hosted = randomness.random() < INSTANCE_SHARE and not is_queue_region
     plan = randomness.choices(list(PLAN_WEIGHTS), list(PLAN_WEIGHTS.values()))[0]
     size = min(randomness.paretovariate(TAIL), 2_000.0)
     appetite = {
@@ -66,11 +71,14 @@ def _draw(randomness: random.Random, seed: int, number: int) -> Organization:
     }
     teams = tuple(str(number * 10 + team) for team in range(1, randomness.choice((2, 2, 3, 4))))
     limits = {"product_analytics": randomness.choice(BILLING_LIMITS_USD)} if plan == "capped" else {}
+    region = randomness.choice(REGIONS) if not self_hosted else ""
+    if is_queue_region:
+        region = QUEUE_REGION
     return Organization(
         organization_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"quill:{seed}:{number}")),
         name=f"Organization {number:03d}",
         email=f"owner-{number:03d}@example.test",
-        source=f"instance-{number:03d}" if self_hosted else randomness.choice(REGIONS),
+        source=f"instance-{number:03d}" if self_hosted else region,
         self_hosted=self_hosted,
         plan=plan,
         billing_limits_usd=limits,

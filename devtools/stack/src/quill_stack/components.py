@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from quill_stack import queues
 from quill_stack.ports import HOST, PortChooser
 from quill_stack.state_folder import StateFolder
 from quill_stack.stores import Stores
@@ -27,6 +28,7 @@ FAMILIAR_PORTS: Final = {
     "licensing": 28005,
     "stripesim": 28006,
     "mail": 28025,
+    "queues": 28026,
 }
 SEALING_KEY_BYTES: Final = 32
 MAIL_FROM: Final = "billing@quill.example"
@@ -106,6 +108,7 @@ def plan(
     ports: PortChooser,
     clock_file: Path | None,
     environ: Mapping[str, str] | None = None,
+    with_queues: bool = False,
 ) -> tuple[Component, ...]:
     """Every component in the order of starting: stand-ins for Stripe and mail, the services, the gateway.
 
@@ -115,7 +118,9 @@ def plan(
         kept: Keys and tokens of this state folder.
         ports: Hands out ports.
         clock_file: The sandbox clock, when this stack may live at another time than the machine.
-        environ: Instead of ``os.environ``; ``STRIPE_API_KEY`` and ``SMTP_HOST`` there replace the stand-ins.
+        environ: Instead of ``os.environ``; ``STRIPE_API_KEY``, ``SMTP_HOST`` and ``USAGE_QUEUE_SOURCE`` there replace
+            the stand-ins.
+        with_queues: Emulate the queues and the bucket that a region fills.
     """
     given = os.environ if environ is None else environ
     chosen = {name: ports.choose(port) for name, port in FAMILIAR_PORTS.items()}
@@ -173,7 +178,17 @@ def plan(
         stand_ins.append(mail)
         licensing |= {"SMTP_HOST": HOST, "SMTP_PORT": str(mail.port)}
 
-    own = {"invoicing": invoicing, "licensing": licensing, "quota-limiter": {"REDIS_URL": stores.redis_url}}
+    usage_ingest: dict[str, str] = {}
+    if with_queues and not given.get("USAGE_QUEUE_SOURCE"):
+        stand_ins.append(_queues(chosen["queues"], clock_file))
+        usage_ingest = queues.settings_of_usage_ingest(chosen["queues"])
+
+    own = {
+        "usage-ingest": usage_ingest,
+        "invoicing": invoicing,
+        "licensing": licensing,
+        "quota-limiter": {"REDIS_URL": stores.redis_url},
+    }
     services = [
         Component(
             name=name,
@@ -202,3 +217,15 @@ def plan(
         ready_path="/health/live",
     )
     return (*stand_ins, *services, gateway)
+
+
+def _queues(port: int, clock_file: Path | None) -> Component:
+    clock = {} if clock_file is None else {"QUILL_CLOCK_FILE": str(clock_file)}
+    return Component(
+        name="queues",
+        module="quill_stack.queues",
+        arguments=(),
+        environment={"QUEUES_PORT": str(port), **clock},
+        port=port,
+        ready_path=None,
+    )

@@ -99,6 +99,7 @@ class System:
             "operator_token": self.operator_token,
             "stripe_webhook_secret": self._kept.stripe_webhook_secret,
             "stripe_url": stripe.url if stripe else None,
+            "queues_url": self.components["queues"].url if "queues" in self.components else None,
             "mail_dir": self.components["mail"].environment["MAIL_DIR"] if "mail" in self.components else None,
             "kafka_bootstrap_servers": self.stores.kafka_bootstrap_servers,
             "kafka_is_mock": self.stores.kafka_is_mock,
@@ -186,7 +187,7 @@ class System:
             self._watcher.join(timeout=LAST_BACKOFF_SECONDS)
         self.stores.state.forget_env()
         children = {name: part.child for name, part in self._parts.items()}
-        for group in (("gateway",), SERVICES, ("stripesim", "mail")):
+        for group in (("gateway",), SERVICES, ("stripesim", "mail", "queues")):
             present = [children[name] for name in group if name in children]
             for child in present:
                 child.ask_to_stop()
@@ -298,7 +299,9 @@ def running_system(
         databases = {name: stores.create_database(module_name(name), keep=True) for name in SERVICES}
         clock_file = stores.state.path / "clock" if sandbox_clock else None
         ports = PortChooser(prefer_familiar=not throwaway)
-        components = plan(stores, databases, kept=kept, ports=ports, clock_file=clock_file, environ=environ)
+        components = plan(
+            stores, databases, kept=kept, ports=ports, clock_file=clock_file, environ=environ, with_queues=True
+        )
         with says.step("Migrating databases"):
             _migrate(databases)
         stores.create_topics(all_topics())

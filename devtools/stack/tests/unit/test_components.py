@@ -20,11 +20,21 @@ KEPT = Secrets.fresh()
 CONTAINERS: dict[str, dict[str, Any]] = yaml.safe_load((project_root() / "docker-compose.yml").read_text())["services"]
 
 
-def planned(folder: Path, environ: dict[str, str], clock_file: Path | None = None) -> dict[str, Component]:
+def planned(
+    folder: Path, environ: dict[str, str], clock_file: Path | None = None, *, with_queues: bool = False
+) -> dict[str, Component]:
     stores = Stores(StateFolder(folder), {"kafka": "k:1", "postgres": "p", "redis": "redis://r"}, {})
     databases = {name: f"postgresql://h/{module_name(name)}" for name in SERVICES}
     ports = PortChooser(prefer_familiar=False)
-    parts = plan(stores, databases, kept=KEPT, ports=ports, clock_file=clock_file, environ=environ)
+    parts = plan(
+        stores,
+        databases,
+        kept=KEPT,
+        ports=ports,
+        clock_file=clock_file,
+        environ=environ,
+        with_queues=with_queues,
+    )
     return {part.name: part for part in parts}
 
 
@@ -92,6 +102,18 @@ def test_real_stripe_and_real_mail_replace_the_stand_ins(tmp_path: Path):
     assert parts["invoicing"].environment["STRIPE_API_KEY"] == "sk_test_mine"
     assert "STRIPE_API_BASE" not in parts["invoicing"].environment
     assert parts["licensing"].environment["SMTP_PORT"] == "587"
+
+
+@pytest.mark.usefixtures("any_port")
+def test_queues_are_stood_in_for_unless_the_environment_names_some(tmp_path: Path):
+    parts = planned(tmp_path, {}, with_queues=True)
+    told = parts["usage-ingest"].environment
+    assert told["AWS_ENDPOINT_URL"] == parts["queues"].url
+    assert told["USAGE_QUEUE_V2_URL"].startswith(parts["queues"].url)
+    credentials = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}  # the client library reads them itself
+    assert set(told) - credentials <= settings_fields("usage-ingest")
+    assert "queues" not in planned(tmp_path, {})
+    assert "queues" not in planned(tmp_path, {"USAGE_QUEUE_SOURCE": "us"}, with_queues=True)
 
 
 @pytest.mark.usefixtures("any_port")
