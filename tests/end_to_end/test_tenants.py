@@ -98,6 +98,8 @@ FOR_OPERATORS = {
     ("subscriptions", "GET", "/v1/customers"),
     ("subscriptions", "GET", "/v1/catalog"),
     ("subscriptions", "GET", "/v1/catalog/{product_key}"),
+    ("usage-ingest", "GET", "/v1/generations/comparison"),
+    ("usage-ingest", "POST", "/v1/generations/comparison/accept"),
     ("usage-ingest", "GET", "/v1/sources"),
     ("usage-ingest", "PUT", "/v1/sources/{source}"),
     ("usage-ingest", "POST", "/v1/sources/{source}/waivers"),
@@ -122,6 +124,12 @@ NAMING_A_SOURCE = {
 PERSON = {"actor": "me", "reason": "because"}
 BODIES = {
     "/v1/reconciliations/{reconciliation_id}/accept": PERSON,
+    "/v1/generations/comparison/accept": {
+        "organization_id": "somebody",
+        "day": "2026-09-30",
+        "source": "us",
+        **PERSON,
+    },
     "/v1/sources/{source}": {"is_expected": True, **PERSON},
     "/v1/sources/{source}/waivers": {"waiver_id": "w", "through": "2026-10-01T00:00:00Z", **PERSON},
     "/v1/sources/{source}/waivers/{waiver_id}/take-back": PERSON,
