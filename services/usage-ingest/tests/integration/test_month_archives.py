@@ -39,6 +39,7 @@ from quill_usage_ingest.store.corrections import PostgresCorrections
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.generation_marks import mark_comparisons
 from quill_usage_ingest.store.generations import PostgresGenerations
+from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.meter_recounts import CounterRecounts
 from quill_usage_ingest.store.month_archives import ArchiveRefused, MonthArchives
 from quill_usage_ingest.store.month_detaching import MonthDetaching, detached_name
@@ -90,7 +91,7 @@ class Months:
     async def take(self, *records: Record, now: datetime = NOW) -> None:
         """What both consumer groups make of these records of ``usage.reports.v1``."""
         totals = consumers.usage_reports(
-            "totals", park_as="totals", slots=self.slots, outbox=Outbox(), publication=None
+            "totals", park_as="totals", slots=self.slots, outbox=Outbox(), publication=None, heard=HeardSources()
         )
         teams = report_teams("teams", slots=self.slots)
         for consumption in (totals, teams):
