@@ -1,10 +1,11 @@
 """What every service's ``build(settings)`` starts from. Nothing connects until the service runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
+from starlette.types import ASGIApp
 
 from quill_runtime import dead_letters_api, health, http, operations_api
 from quill_runtime.auth import ApiTokens, Keyring
@@ -91,10 +92,13 @@ class Foundation:
         stores: Sequence[Component] = (),
         components: Sequence[Component] = (),
         body_bytes_max: int = http.BODY_BYTES_MAX,
+        front: Callable[[ASGIApp], ASGIApp] | None = None,
     ) -> Service:
         """The process: stores, publishing, tables, consumers, then the service's own components; drained in reverse.
 
         ``stores`` are what the service's consumers write to beside Postgres: there before them, closed after them.
+        ``front`` is given the application and may answer a request before it: for the few paths where what a
+        framework costs per request is most of the answer. The application goes on declaring those paths.
         """
         self.health.consumers = consumers
         app = http.create_app(
@@ -119,7 +123,7 @@ class Foundation:
             *components,
             Watchdog(consumers),
         ]
-        return Service(self.name, app, ordered, self.health)
+        return Service(self.name, app, ordered, self.health, front(app) if front else None)
 
 
 def lay_foundation(name: str, settings: ServiceSettings) -> Foundation:

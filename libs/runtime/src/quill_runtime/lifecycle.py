@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from quill_runtime.health import Health
 
@@ -33,12 +34,20 @@ class Component(Protocol):
 
 @dataclass(slots=True)
 class Service:
-    """One process: an HTTP application and the components behind it, in the order they start."""
+    """One process: an HTTP application and the components behind it, in the order they start.
+
+    ``entrance`` is what the server calls: the application, or a front that may answer before it.
+    """
 
     name: str
     app: FastAPI
     components: Sequence[Component]
     health: Health
+    front: ASGIApp | None = None
+
+    @property
+    def entrance(self) -> ASGIApp:
+        return self.front or self.app
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -64,7 +73,7 @@ class Service:
 async def serve(service: Service, *, host: str, port: int) -> None:
     """Run until SIGTERM or SIGINT: HTTP first (so that live answers early), then components; drain in reverse."""
     config = uvicorn.Config(
-        service.app,
+        service.entrance,
         host=host,
         port=port,
         lifespan="off",

@@ -87,12 +87,19 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        if is_unavailable(error) or isinstance(error, PublishFailed):
-            log.warning("http.unavailable", path=request.url.path, error=repr(error))
-            return Problem(
-                503, "unavailable", "a store is not answering; try again shortly", headers={"Retry-After": "2"}
-            ).response()
-        if is_unstorable_text(error):
-            return Problem(400, "invalid_input", "a text holds a NUL character, which cannot be stored").response()
-        log.error("http.failed", path=request.url.path, error=repr(error), exc_info=error)
-        return Problem(500, "internal_error", "the request failed; it was logged and may be repeated").response()
+        return response_to(error, path=request.url.path)
+
+
+def response_to(error: Exception, *, path: str) -> JSONResponse:
+    """The answer to a request that failed with ``error``: a problem's own, or one that says no more than it must."""
+    if isinstance(error, Problem):
+        return error.response()
+    if is_unavailable(error) or isinstance(error, PublishFailed):
+        log.warning("http.unavailable", path=path, error=repr(error))
+        return Problem(
+            503, "unavailable", "a store is not answering; try again shortly", headers={"Retry-After": "2"}
+        ).response()
+    if is_unstorable_text(error):
+        return Problem(400, "invalid_input", "a text holds a NUL character, which cannot be stored").response()
+    log.error("http.failed", path=path, error=repr(error), exc_info=error)
+    return Problem(500, "internal_error", "the request failed; it was logged and may be repeated").response()

@@ -9,9 +9,15 @@ from quill_runtime.outbox import Outbox
 from quill_quota_limiter import consumers, jobs
 from quill_quota_limiter.api import limit_rules, limits, quota, rule_changes, what_if
 from quill_quota_limiter.api.authorization import Gate
+from quill_quota_limiter.api.front import QuotaFront
 from quill_quota_limiter.settings import QuotaLimiterSettings
+from quill_quota_limiter.store.board_reader import MultiplexedBoardReader
+from quill_quota_limiter.store.mirror import Mirror
+from quill_quota_limiter.store.mirror_follower import MirrorFollower
+from quill_quota_limiter.store.multiplexed_redis import MultiplexedRedis
 from quill_quota_limiter.store.postgres import PostgresLimits
 from quill_quota_limiter.store.redis import RedisBoard
+from quill_quota_limiter.store.standing_lookup import StandingLookup
 from quill_quota_limiter.usecases.answers import RebuildReport, rebuild_answers
 
 NAME = "quota-limiter"
@@ -28,7 +34,10 @@ def build(settings: QuotaLimiterSettings) -> Service:
     store = PostgresLimits(foundation.database, foundation.outbox)
     board = RedisBoard(settings.redis_url)
     gate = Gate(foundation.tokens, foundation.keyring, foundation.clock)
-    desk = quota.QuotaDesk(store, board, foundation.clock, settings.unknown_organization_policy)
+    mirror = Mirror(organizations_max=settings.mirror_organizations_max)
+    redis = MultiplexedRedis(settings.redis_url, timeout_seconds=settings.redis_read_seconds)
+    lookup = StandingLookup(mirror, MultiplexedBoardReader(redis, mirror), store, settings.mirror_stale_seconds)
+    desk = quota.QuotaDesk(lookup, foundation.clock, settings.unknown_organization_policy)
     return foundation.service(
         routers=[
             quota.router(desk, gate),
@@ -47,7 +56,10 @@ def build(settings: QuotaLimiterSettings) -> Service:
             jobs.lost_board(store, board, foundation.clock),
             jobs.due_evaluations(store, board, foundation.clock),
             jobs.walk(store, board, foundation.clock),
+            redis,
+            MirrorFollower(mirror, url=settings.redis_url, redis=redis, store=store),
         ],
+        front=lambda app: QuotaFront(app, desk=desk, gate=gate),
     )
 
 

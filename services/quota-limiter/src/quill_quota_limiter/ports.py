@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from quill_runtime.event_store import NewEvent, StoredEvent
 
@@ -169,6 +169,10 @@ class LimitsTransaction(Protocol):
         """The organization of each token that has one, retired tokens included."""
         ...
 
+    async def active_token_owners(self, tokens: Collection[str]) -> dict[str, str]:
+        """The organization of each token that is in use."""
+        ...
+
     async def transitions(
         self, organization_id: str, usage_key: str, *, as_of: datetime | None = None
     ) -> list[Transition]:
@@ -205,6 +209,45 @@ class BoardReading:
 
 class BoardUnavailable(ConnectionError):
     """The board did not answer in time; ask the store instead."""
+
+
+AnswerSource = Literal["mirror", "redis", "store"]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitIndex:
+    """By meter: which organizations have it, and until when which of them are limited."""
+
+    holders: Mapping[str, set[str]]
+    limited: Mapping[str, Mapping[str, datetime]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What answers are made from, where it was read, and how long ago it was certainly the newest.
+
+    An organization or token that is missing is not known. ``limits`` says the same of all standings, by meter.
+    """
+
+    standings: Mapping[str, OrganizationStanding]
+    owners: Mapping[str, str]
+    source: AnswerSource
+    age_ms: int
+    limits: LimitIndex | None = None
+
+
+class AnswersUnavailable(ConnectionError):
+    """Neither mirror nor board nor store can say anything: nothing may be allowed by accident."""
+
+
+class BoardReader(Protocol):
+    """The board, read fast. Raises `BoardUnavailable`."""
+
+    async def read(self, organization_ids: Collection[str]) -> BoardReading: ...
+
+    async def token_owners(self, tokens: Collection[str]) -> Mapping[str, str] | None:
+        """The organization of each token that is in use; ``None`` while the board is not complete."""
+        ...
 
 
 class AnswerBoard(Protocol):

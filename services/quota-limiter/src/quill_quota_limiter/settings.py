@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from quill_runtime.settings import ServiceSettings
 
 from quill_quota_limiter.domain.quota_answer import UnknownOrganizationPolicy
@@ -20,3 +20,9 @@ class QuotaLimiterSettings(ServiceSettings):
     redis_url: Annotated[str, AfterValidator(_redis)]
     unknown_organization_policy: UnknownOrganizationPolicy = "allow"
     """What a check is told of an organization or meter nobody has heard of; the answer says ``known: false``."""
+    mirror_organizations_max: Annotated[int, Field(ge=1)] = 1_000_000
+    """Organizations whose standings this process holds, some 3 kB each; checks of others ask Redis."""
+    mirror_stale_seconds: Annotated[float, Field(gt=0, le=3_600)] = 5.0
+    """A mirror that could not be confirmed for so long is asked only when neither Redis nor Postgres answers."""
+    redis_read_seconds: Annotated[float, Field(gt=0, le=10)] = 0.5
+    """How long a quota check waits for Redis."""

@@ -8,12 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quill_quota_limiter import wire
 from quill_quota_limiter.domain.quota_answer import standing_of
-from quill_quota_limiter.ports import BoardUnavailable
+from quill_quota_limiter.ports import BoardReading, BoardUnavailable
 from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
+from quill_quota_limiter.store.mirror import Mirror
 from quill_quota_limiter.store.redis import RedisBoard
+from quill_quota_limiter.store.standing_lookup import StandingLookup
 from quill_quota_limiter.usecases import (
+    TokensReader,
     publish_answers,
-    read_standings,
     rebuild_answers,
     rebuild_if_lost,
     take_in_customers,
@@ -34,8 +36,11 @@ def memory_board():
 
 
 @pytest.fixture(params=["memory", "redis"])
-def board(request):
-    return request.getfixturevalue(f"{request.param}_board")
+async def board(request, memory_board, redis_board):
+    """A board that was filled once, from a store that knew nobody."""
+    board = {"memory": memory_board, "redis": redis_board}[request.param]
+    assert await board.finish_rebuild(await board.begin_rebuild())
+    return board
 
 
 @pytest.fixture
@@ -192,7 +197,9 @@ async def test_a_lost_board_is_rebuilt_with_identical_answers(board, client, wor
     else:
         await client.flushdb()
     assert not await board.is_complete()
-    assert await read_standings(names, store=store, board=board) == before[0].standings
+    lookup = StandingLookup(Mirror(organizations_max=100), board, store, stale_seconds=5.0)
+    reading = await lookup.read(names)
+    assert (reading.source, reading.standings) == ("store", before[0].standings)
     report = await rebuild_if_lost(store=store, board=board)
     assert report.is_complete
     assert report.organizations == len(names)
@@ -211,7 +218,9 @@ async def test_a_rebuild_repairs_marks_and_removes_what_the_store_does_not_know(
     await client.zrem(LIMITED + "events", "phc_3_0")
     await client.zadd(SUSPENDED + "never_heard_of", {"phc_ghost": END, "phc_7_1": END})
     await client.delete("quill:limits-board:meters")
-    await client.set("quill:limits:ghost", await client.get("quill:limits:org-3"))
+    generation = await client.get("quill:limits-board:generation")
+    await client.set(f"quill:limits:{generation}:ghost", await client.get(f"quill:limits:{generation}:org-3"))
+    await client.set("quill:limits-marks:ghost", "1 ab 1")
     report = await rebuild_answers(store=store, board=redis_board)
     assert (report.removed_organizations, report.removed_tokens) == (1, 1)
     assert (await redis_board.read([*names, "ghost"]), await marks_on(redis_board, client)) == before
@@ -233,12 +242,73 @@ async def test_nothing_on_the_board_expires(redis_board, client, world, customer
     store, arrive = world
     await arrive(customer_snapshot(events=10), usage_snapshot(events=10))
     await rebuild_answers(store=store, board=redis_board)
+    generation = await client.get("quill:limits-board:generation")
     assert {key: await client.ttl(key) for key in await client.keys("*")} == {
-        "quill:limits:acme": -1,
+        f"quill:limits:{generation}:acme": -1,
+        f"quill:limits-revisions:{generation}": -1,
+        f"quill:limits-tokens:{generation}": -1,
+        "quill:limits-marks:acme": -1,
         "quill:limits-board:generation": -1,
         "quill:limits-board:meters": -1,
         LIMITED + "events": -1,
     }
+
+
+async def test_a_reader_never_sees_a_half_built_generation(board, client, world, customer_snapshot, usage_snapshot):
+    """Invariant 13: while a rebuild fills the new generation, every read gives the old one, whole."""
+    store, arrive = world
+    names = await fill(store, arrive, customer_snapshot, usage_snapshot)
+    await rebuild_answers(store=store, board=board)
+    before = (await board.read(names)).standings
+    mark = await board.begin_rebuild()
+    for name in names[:-1]:
+        async with store.begin() as tx:
+            limits = await tx.limits([name])
+        await board.publish(list(limits.values()), tokens_of=TokensReader(store), rewrite=True)
+        assert await board.read(names) == BoardReading(is_complete=True, standings=before)
+    assert await board.finish_rebuild(mark)
+    assert (await board.read(names)).standings.keys() == set(names[:-1])
+
+
+async def test_a_limit_set_during_a_full_rebuild_survives_it(board, client, world, customer_snapshot, usage_snapshot):
+    """Wire contract 7.1: the rebuild read the organization before it was limited, and writes after."""
+    store, arrive = world
+    await arrive(customer_snapshot(events=10, tokens=("phc_1", "phc_2")), usage_snapshot(events=1))
+    await rebuild_answers(store=store, board=board)
+    mark = await board.begin_rebuild()
+    async with store.begin() as tx:
+        read_before = await tx.limits(["acme"])
+    limited = await arrive(usage_snapshot(revision=2, events=10))
+    await publish_answers(["acme"], store=store, board=board)
+    await board.publish(list(read_before.values()), tokens_of=TokensReader(store), rewrite=True)
+    assert await board.finish_rebuild(mark)
+    assert (await board.read(["acme"])).standings["acme"] == standing_of(limited)
+    assert await marks_on(board, client) == {LIMITED + "events": dict.fromkeys(("phc_1", "phc_2"), END)}
+
+
+async def test_usage_that_changes_no_mark_during_a_rebuild_keeps_the_tokens(
+    redis_board, client, world, customer_snapshot, usage_snapshot
+):
+    store, arrive = world
+    await arrive(customer_snapshot(events=10, tokens=("phc_1",)), usage_snapshot(events=1))
+    await rebuild_answers(store=store, board=redis_board)
+    mark = await redis_board.begin_rebuild()
+    await arrive(usage_snapshot(revision=2, events=2))
+    await publish_answers(["acme"], store=store, board=redis_board)
+    assert await redis_board.finish_rebuild(mark)
+    assert await client.hgetall(f"quill:limits-tokens:{mark}") == {"phc_1": "acme"}
+
+
+async def test_nothing_of_an_old_or_abandoned_generation_stays(redis_board, client, world, customer_snapshot):
+    store, arrive = world
+    await arrive(customer_snapshot(events=10))
+    await rebuild_answers(store=store, board=redis_board)
+    await redis_board.begin_rebuild()
+    await publish_answers(["acme"], store=store, board=redis_board)
+    await rebuild_answers(store=store, board=redis_board)
+    current = await client.get("quill:limits-board:generation")
+    generations = {key.split(":")[2] for key in await client.keys("quill:limits*") if "board" not in key}
+    assert generations == {current, "acme"}
 
 
 async def test_thousands_of_projects_are_marked_in_one_step(

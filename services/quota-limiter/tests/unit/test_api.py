@@ -9,7 +9,10 @@ import pytest
 from quill_quota_limiter import wire
 from quill_quota_limiter.api import limit_rules, limits, quota, rule_changes, what_if
 from quill_quota_limiter.api.authorization import Gate
+from quill_quota_limiter.api.front import QuotaFront
 from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
+from quill_quota_limiter.store.mirror import Mirror
+from quill_quota_limiter.store.standing_lookup import StandingLookup
 from quill_quota_limiter.usecases import publish_answers, rebuild_answers, take_in_customers, take_in_usage
 from quill_runtime.auth import ApiTokens, Key, Keyring
 from quill_runtime.http import create_app
@@ -44,8 +47,8 @@ def board():
     return MemoryBoard()
 
 
-@pytest.fixture
-async def client(board, customer_snapshot, usage_snapshot):
+@pytest.fixture(params=["application", "front"])
+async def client(request, board, customer_snapshot, usage_snapshot):
     """Two organizations of one cloud license and one of another: acme is limited on events."""
     store, clock, keyring = MemoryLimits(), FrozenClock(), Keyring()
     snapshots = [
@@ -62,17 +65,20 @@ async def client(board, customer_snapshot, usage_snapshot):
         keyring.put(Key(license_id, SECRET, revoked=False), revision=1)
     tokens = ApiTokens.parse(f"ops:operator:{hashed('operator-token')},edge:service:{hashed('service-token')}")
     gate = Gate(tokens, keyring, clock)
+    lookup = StandingLookup(Mirror(organizations_max=10), board, store, stale_seconds=5.0)
+    desk = quota.QuotaDesk(lookup, clock, "allow")
     app = create_app(
         title="test",
         routers=[
-            quota.router(quota.QuotaDesk(store, board, clock, "allow"), gate),
+            quota.router(desk, gate),
             limit_rules.router(store=store, gate=gate, clock=clock),
             rule_changes.router(store=store, gate=gate, clock=clock),
             limits.router(store=store, board=board, gate=gate, clock=clock),
             what_if.router(store=store, gate=gate, clock=clock),
         ],
     )
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    entrance = {"application": app, "front": QuotaFront(app, desk=desk, gate=gate)}[request.param]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(entrance), base_url="http://test") as client:
         yield client
 
 
@@ -151,6 +157,7 @@ async def test_a_bad_batch_is_refused_by_field(client, body, code, attr):
 
 GETS = [
     "/v1/quota/{}/events",
+    "/v1/quota/{}",
     "/v1/limits/{}",
     "/v1/limits/{}/explain?meter=events",
     "/v1/limits/{}/history?meter=events",

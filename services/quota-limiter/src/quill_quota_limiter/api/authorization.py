@@ -1,15 +1,17 @@
 """Who may ask about which organization (L18)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from quill_runtime import auth
-from quill_runtime.auth import ApiTokens, Forbidden, Keyring
+from quill_runtime.auth import ApiTokens, Forbidden, Key, Keyring
 from quill_runtime.clock import Clock
 
 from quill_quota_limiter.domain.quota_answer import OrganizationStanding
 
 LICENSE_AUDIENCE = "posthog:license-key"
 SCOPES = ("operator", "service")
+VERIFIED_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,27 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class _Verified:
+    """A token that was good, until when it may be, and the very key that said so."""
+
+    caller: Caller
+    expires_at: float
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
-    """Turns an Authorization header into a caller."""
+    """Turns an Authorization header into a caller.
+
+    A license's token that was verified is remembered by its exact text until it expires, at most `VERIFIED_MAX` of
+    them. The key is compared each time, so that a license that is revoked or whose key is replaced takes its tokens
+    along at once.
+    """
 
     tokens: ApiTokens
     keyring: Keyring
     clock: Clock
+    _verified: dict[str, _Verified] = field(default_factory=dict, repr=False)
 
     def admit(self, authorization: str | None) -> Caller:
         """The caller behind a license token, or behind a service's or operator's static one.
@@ -57,13 +74,34 @@ class Gate:
         if not auth.looks_signed(token):
             self.tokens.require(authorization, *SCOPES)
             return Caller()
-        signed = auth.verify_signed(
-            token, keyring=self.keyring, audience=LICENSE_AUDIENCE, key_claim="id", now=self.clock.now()
-        )
+        now = self.clock.now()
+        known = self._verified.get(token)
+        if known is not None and self._is_still_good(known, now):
+            return known.caller
+        signed = auth.verify_signed(token, keyring=self.keyring, audience=LICENSE_AUDIENCE, key_claim="id", now=now)
         organization_id = signed.claims.get("organization_id")
         if not isinstance(organization_id, str):
             raise Forbidden("permission_denied", "the token names no organization_id")
-        return Caller(signed.key_id, organization_id)
+        caller = Caller(signed.key_id, organization_id)
+        self._remember(token, caller, expires_at=signed.claims["exp"])
+        return caller
+
+    def _is_still_good(self, known: _Verified, now: datetime) -> bool:
+        key = known.key
+        return (
+            self.keyring.find(key.key_id) is key
+            and now.timestamp() < known.expires_at
+            and (key.expires_at is None or now < key.expires_at)
+        )
+
+    def _remember(self, token: str, caller: Caller, *, expires_at: float) -> None:
+        assert caller.license_id is not None
+        key = self.keyring.find(caller.license_id)
+        assert key is not None, "a token was verified with it in this very call"
+        if len(self._verified) >= VERIFIED_MAX:
+            del self._verified[next(iter(self._verified))]
+        self._verified.pop(token, None)
+        self._verified[token] = _Verified(caller, expires_at, key)
 
     def admit_operator(self, authorization: str | None) -> None:
         """Let operators in and nobody else.

@@ -35,9 +35,12 @@ class OrganizationStanding:
 
 @dataclass(frozen=True, slots=True)
 class QuotaAnswer:
-    """The answer to one check. ``known`` false: the policy answered, no decision did."""
+    """The answer to one check. ``known`` false: the policy answered, no decision did.
 
-    organization_id: str
+    ``organization_id`` is none when a project token was asked about that no organization has.
+    """
+
+    organization_id: str | None
     usage_key: str
     allowed: bool
     state: StateName | None
@@ -70,7 +73,7 @@ def standing_of(limits: OrganizationLimits) -> OrganizationStanding | None:
 
 
 def answer_check(
-    organization_id: str,
+    organization_id: str | None,
     usage_key: str,
     standing: OrganizationStanding | None,
     *,

@@ -176,6 +176,9 @@ class MemoryLimitsTransaction:
     async def token_owners(self, tokens: Collection[str]) -> dict[str, str]:
         return {token: self.rows.tokens[token][0] for token in tokens if token in self.rows.tokens}
 
+    async def active_token_owners(self, tokens: Collection[str]) -> dict[str, str]:
+        return {token: self.rows.tokens[token][0] for token in tokens if self.rows.tokens.get(token, ("", False))[1]}
+
     async def transitions(
         self, organization_id: str, usage_key: str, *, as_of: datetime | None = None
     ) -> list[Transition]:
@@ -209,24 +212,35 @@ class MemoryBoard:
         self.is_away = False
         self.limited: dict[str, dict[str, int]] = {}
         self.suspended: dict[str, dict[str, int]] = {}
-        self._standings: dict[str, OrganizationStanding] = {}
-        self._digests: dict[str, str] = {}
-        self._generation: str | None = None
-        self._rebuilding: str | None = None
+        self._generations: dict[str, dict[str, OrganizationStanding]] = {}
+        self._guards: dict[str, tuple[int, str]] = {}
+        self._owners: dict[str, str] = {}
+        self._current: str | None = None
+        self._building: str | None = None
         self._rebuilds = 0
 
     def empty(self) -> None:
         """Lose everything, as a flushed Redis does."""
         self.limited.clear()
         self.suspended.clear()
-        self._standings.clear()
-        self._digests.clear()
-        self._generation = self._rebuilding = None
+        self._generations.clear()
+        self._guards.clear()
+        self._owners.clear()
+        self._current = self._building = None
 
     async def read(self, organization_ids: Collection[str]) -> BoardReading:
         self._reach()
-        found = {name: self._standings[name] for name in organization_ids if name in self._standings}
-        return BoardReading(is_complete=self._generation is not None, standings=found)
+        if self._current is None:
+            return BoardReading(is_complete=False, standings={})
+        standings = self._generations[self._current]
+        found = {name: standings[name] for name in organization_ids if name in standings}
+        return BoardReading(is_complete=True, standings=found)
+
+    async def token_owners(self, tokens: Collection[str]) -> Mapping[str, str] | None:
+        self._reach()
+        if self._current is None:
+            return None
+        return {token: self._owners[token] for token in tokens if token in self._owners}
 
     async def publish(
         self, limits: Sequence[OrganizationLimits], *, tokens_of: TokensOf, rewrite: bool = False
@@ -234,41 +248,48 @@ class MemoryBoard:
         self._reach()
         for found in limits:
             name = found.organization_id
-            known = self._standings.get(name)
-            if known is not None and (
-                known.revision > found.revision or (known.revision == found.revision and not rewrite)
-            ):
+            known = self._guards.get(name, (0, ""))
+            if known[0] > found.revision or (known[0] == found.revision and not rewrite):
                 continue
             marks = marks_of(found)
-            if rewrite or self._digests.get(name) != marks.digest():
+            if rewrite or known[1] != marks.digest():
                 tokens = (await tokens_of([name]))[name]
                 _set_marks(self.limited, marks.limited, tokens)
                 _set_marks(self.suspended, marks.suspended, tokens)
-                self._digests[name] = marks.digest()
+                self._owners.update(dict.fromkeys(tokens.active, name))
+                for token in tokens.retired:
+                    if self._owners.get(token) == name:
+                        del self._owners[token]
+            self._guards[name] = (found.revision, marks.digest())
             standing = standing_of(found)
             assert standing is not None
-            self._standings[name] = standing
+            for generation in self._generations.values():
+                generation[name] = standing
 
     async def is_complete(self) -> bool:
         self._reach()
-        return self._generation is not None
+        return self._current is not None
 
     async def begin_rebuild(self) -> str:
         self._reach()
         self._rebuilds += 1
-        self._rebuilding = str(self._rebuilds)
-        return self._rebuilding
+        self._building = str(self._rebuilds)
+        self._generations = {
+            name: standings for name, standings in self._generations.items() if name == self._current
+        } | {self._building: {}}
+        return self._building
 
     async def finish_rebuild(self, mark: str) -> bool:
         self._reach()
-        if self._rebuilding != mark:
+        if self._building != mark:
             return False
-        self._generation, self._rebuilding = mark, None
+        self._current, self._building = mark, None
+        self._generations = {mark: self._generations[mark]}
         return True
 
     async def organization_pages(self) -> AsyncIterator[list[str]]:
         self._reach()
-        yield list(self._standings)
+        yield list(self._guards)
 
     async def token_pages(self) -> AsyncIterator[list[str]]:
         self._reach()
@@ -279,8 +300,9 @@ class MemoryBoard:
     async def remove_organizations(self, organization_ids: Collection[str]) -> None:
         self._reach()
         for name in organization_ids:
-            self._standings.pop(name, None)
-            self._digests.pop(name, None)
+            self._guards.pop(name, None)
+            for generation in self._generations.values():
+                generation.pop(name, None)
 
     async def remove_tokens(self, tokens: Collection[str]) -> None:
         self._reach()

@@ -272,6 +272,13 @@ class PostgresLimitsTransaction:
         rows = await self._connection.execute(select(table).where(table.c.api_token.in_(list(tokens))))
         return {row.api_token: row.organization_id for row in rows}
 
+    async def active_token_owners(self, tokens: Collection[str]) -> dict[str, str]:
+        table = tables.project_tokens
+        rows = await self._connection.execute(
+            select(table).where(table.c.api_token.in_(list(tokens)), table.c.is_active)
+        )
+        return {row.api_token: row.organization_id for row in rows}
+
     async def transitions(
         self, organization_id: str, usage_key: str, *, as_of: datetime | None = None
     ) -> list[Transition]:

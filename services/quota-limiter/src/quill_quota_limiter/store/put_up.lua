@@ -1,16 +1,26 @@
--- Puts up one organization's answer and marks unless the board already has a newer revision (L9).
--- One script, so that nobody ever sees an answer without its marks, or loses to a slower writer in between.
+-- Puts up one organization's answer, marks and tokens unless the board already has a newer revision (L9).
+-- One script, so that nobody ever sees an answer without its marks, or loses to a slower writer in between. While a
+-- rebuild fills a new generation, both generations are written: a limit set meanwhile is in the one that comes.
 --
--- KEYS: 1 answer, 2 registry of meters that ever carried a mark
--- ARGV: 1 value, 2 revision, 3 digest of the marks, 4 "newer" or "rewrite",
---       5 marks as JSON {limited, suspended, active, retired}, or "" to learn whether they are needed,
---       6 and 7 prefixes of the sorted sets of limited and of suspended tokens
+-- KEYS: 1 guard, 2 registry of meters that ever carried a mark, 3 pointer to the generation that is read,
+--       4 generation being built, 5 sequence, 6 epoch, 7 organizations by the sequence of their newest change
+-- ARGV: 1 organization, 2 value, 3 revision, 4 digest of the marks, 5 tokens revision, 6 "newer" or "rewrite",
+--       7 marks as JSON {limited, suspended, active, retired}, or "" to learn whether they are needed,
+--       8 and 9 prefixes of the sorted sets, 10 to 12 prefixes of answers, revisions and tokens, 13 channel,
+--       14 an epoch to begin if there is none
 -- Returns "stale", "same", "marks_needed" or "written".
 
 local CHUNK = 1000 -- below the number of values Lua can unpack at once
+local organization, value, revision = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local current, building = redis.call('GET', KEYS[3]), redis.call('GET', KEYS[4])
+
+local function revision_in(generation)
+  if not generation then return 0 end
+  return tonumber(redis.call('HGET', ARGV[11] .. generation, organization) or '0')
+end
 
 local function set_score(set, tokens, score)
-  if not score and redis.call('EXISTS', set) == 0 then return end
+  if #tokens == 0 or (not score and redis.call('EXISTS', set) == 0) then return end
   for first = 1, #tokens, CHUNK do
     local last = math.min(first + CHUNK - 1, #tokens)
     if score then
@@ -26,31 +36,66 @@ local function set_score(set, tokens, score)
   end
 end
 
-local stored = redis.call('GET', KEYS[1])
-local stored_revision, stored_marks
-if stored then
-  stored_revision, stored_marks = string.match(stored, '^{"revision":(%d+),"marks":"(%x+)"')
-end
-local revision = tonumber(ARGV[2])
-stored_revision = tonumber(stored_revision or '0')
-if stored_revision > revision then return 'stale' end
-if ARGV[4] == 'newer' then
-  if stored_revision == revision then return 'same' end
-  if stored_marks == ARGV[3] then
-    redis.call('SET', KEYS[1], ARGV[1])
-    return 'written'
+local function set_owner(generation, marks)
+  if not generation then return end
+  local owners = ARGV[12] .. generation
+  for _, token in ipairs(marks.active) do redis.call('HSET', owners, token, organization) end
+  for _, token in ipairs(marks.retired) do
+    if redis.call('HGET', owners, token) == organization then redis.call('HDEL', owners, token) end
   end
 end
-if ARGV[5] == '' then return 'marks_needed' end
 
-local marks = cjson.decode(ARGV[5])
-for meter in pairs(marks.limited) do redis.call('SADD', KEYS[2], meter) end
-for meter in pairs(marks.suspended) do redis.call('SADD', KEYS[2], meter) end
-for _, meter in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  set_score(ARGV[6] .. meter, marks.active, marks.limited[meter])
-  set_score(ARGV[7] .. meter, marks.active, marks.suspended[meter])
-  set_score(ARGV[6] .. meter, marks.retired, nil)
-  set_score(ARGV[7] .. meter, marks.retired, nil)
+local function tell(content)
+  local sequence = redis.call('INCR', KEYS[5])
+  redis.call('SET', KEYS[6], ARGV[14], 'NX')
+  redis.call('ZADD', KEYS[7], sequence, organization)
+  redis.call('PUBLISH', ARGV[13], '{"epoch":"' .. redis.call('GET', KEYS[6]) .. '","sequence":' .. sequence
+    .. ',"organization_id":' .. cjson.encode(organization) .. ',' .. content .. '}')
 end
-redis.call('SET', KEYS[1], ARGV[1])
+
+local function tell_tokens(kind, tokens)
+  for first = 1, #tokens, CHUNK do
+    local chunk = {}
+    for at = first, math.min(first + CHUNK - 1, #tokens) do chunk[#chunk + 1] = tokens[at] end
+    tell('"' .. kind .. '":' .. cjson.encode(chunk))
+  end
+end
+
+local guard = redis.call('GET', KEYS[1])
+local known_revision, known_marks, known_tokens
+if guard then known_revision, known_marks, known_tokens = string.match(guard, '^(%d+) (%x+) (%d+)$') end
+known_revision = tonumber(known_revision or '0')
+if known_revision > revision then return 'stale' end
+if ARGV[6] == 'newer' and known_revision == revision then return 'same' end
+local marks_change = ARGV[6] == 'rewrite' or known_marks ~= ARGV[4]
+-- A generation being built that does not have this organization yet needs its tokens as well.
+if marks_change or (building and revision_in(building) == 0) then
+  if ARGV[7] == '' then return 'marks_needed' end
+  local marks = cjson.decode(ARGV[7])
+  if marks_change then
+    for meter in pairs(marks.limited) do redis.call('SADD', KEYS[2], meter) end
+    for meter in pairs(marks.suspended) do redis.call('SADD', KEYS[2], meter) end
+    for _, meter in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+      set_score(ARGV[8] .. meter, marks.active, marks.limited[meter])
+      set_score(ARGV[9] .. meter, marks.active, marks.suspended[meter])
+      set_score(ARGV[8] .. meter, marks.retired, nil)
+      set_score(ARGV[9] .. meter, marks.retired, nil)
+    end
+  end
+  set_owner(current, marks)
+  set_owner(building, marks)
+  if known_tokens ~= ARGV[5] and ARGV[6] == 'newer' then
+    tell_tokens('retired', marks.retired)
+    tell_tokens('active', marks.active)
+  end
+end
+redis.call('SET', KEYS[1], ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
+local is_news = ARGV[6] == 'newer' or (current and revision_in(current) < revision)
+for _, generation in ipairs({current or '', building or ''}) do
+  if generation ~= '' then
+    redis.call('SET', ARGV[10] .. generation .. ':' .. organization, value)
+    redis.call('HSET', ARGV[11] .. generation, organization, ARGV[3])
+  end
+end
+if is_news then tell('"answer":' .. value) end
 return 'written'

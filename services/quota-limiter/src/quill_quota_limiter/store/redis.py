@@ -1,14 +1,15 @@
 """The answers in Redis: one value per organization, and PostHog's two sorted sets per meter (wire contract 4).
 
-Nothing here expires by itself and nothing is rewritten wholesale: a key changes only under the revision check of
-``put_up.lua``, so a stale evaluation cannot overwrite a newer one (L9), and everything can be given again (L8).
+Nothing here expires by itself: a key changes only under the revision check of ``put_up.lua``, so a stale evaluation
+cannot overwrite a newer one (L9), and everything can be given again (L8). A rebuild fills a new generation of answers
+and moves the pointer in the end. PostHog's sets have one fixed name each, so they are repaired in place.
 """
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -19,41 +20,50 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.project_marks import ProjectTokens, marks_of
-from quill_quota_limiter.domain.quota_answer import MeterStanding, OrganizationStanding, standing_of
+from quill_quota_limiter.domain.quota_answer import OrganizationStanding, standing_of
 from quill_quota_limiter.ports import BoardReading, BoardUnavailable, TokensOf
-
-ANSWER_PREFIX: Final = "quill:limits:"
-METERS_KEY: Final = "quill:limits-board:meters"
-GENERATION_KEY: Final = "quill:limits-board:generation"
-REBUILDING_KEY: Final = "quill:limits-board:rebuilding"
-LIMITED_PREFIX: Final = "@posthog/quota-limits/"
-SUSPENDED_PREFIX: Final = "@posthog/quota-limiting-suspended/"
+from quill_quota_limiter.store.board_keys import (
+    ANSWER_PREFIX,
+    BUILDING,
+    CHANGED,
+    CHANNEL,
+    EPOCH,
+    GUARD_PREFIX,
+    LIMITED_PREFIX,
+    METERS,
+    POINTER,
+    REVISIONS_PREFIX,
+    SEQUENCE,
+    SUSPENDED_PREFIX,
+    TOKENS_PREFIX,
+    answer_key,
+    revisions_key,
+    tokens_key,
+)
 
 TIMEOUT_SECONDS = 2.0
 CONNECTIONS_MAX = 32
 RETRIES = 1
 SCAN_PAGE = 1_000
+POINTER_READS_MAX = 5
 TOKENS_PER_REMOVAL = 1_000
 
+_BEGIN_REBUILD = """
+local abandoned = redis.call('GET', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1])
+return abandoned or ''
+"""
 _FINISH_REBUILD = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+local old = redis.call('GET', KEYS[2])
 redis.call('SET', KEYS[2], ARGV[1])
 redis.call('DEL', KEYS[1])
-return 1
+return old or ''
 """
 
 
-class _Value(msgspec.Struct, frozen=True):
-    """The stored answer. ``put_up.lua`` reads the first two fields by their place in the text: keep them first."""
-
-    revision: int
-    marks: str
-    license_id: str
-    meters: dict[str, MeterStanding]
-
-
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Value).decode
+_decode = msgspec.json.Decoder(OrganizationStanding).decode
 
 
 class RedisBoard:
@@ -75,6 +85,7 @@ class RedisBoard:
         self._redis = Redis.from_pool(pool)
         script = (files("quill_quota_limiter.store") / "put_up.lua").read_text("utf-8")
         self._put_up = self._redis.register_script(script)
+        self._begin = self._redis.register_script(_BEGIN_REBUILD)
         self._finish = self._redis.register_script(_FINISH_REBUILD)
 
     async def start(self) -> None:
@@ -86,15 +97,18 @@ class RedisBoard:
     async def read(self, organization_ids: Collection[str]) -> BoardReading:
         names = list(organization_ids)
         async with _reachable():
-            generation, *values = await _awaited(
-                self._redis.mget([GENERATION_KEY, *(ANSWER_PREFIX + name for name in names)])
-            )
-        standings = {}
-        for name, value in zip(names, values, strict=True):
-            if value is not None:
-                stored = _decode(value)
-                standings[name] = OrganizationStanding(stored.revision, stored.license_id, stored.meters)
-        return BoardReading(is_complete=generation is not None, standings=standings)
+            generation = await _awaited(self._redis.get(POINTER))
+            for _ in range(POINTER_READS_MAX):
+                if generation is None:
+                    return BoardReading(is_complete=False, standings={})
+                keys = [answer_key(generation.decode(), name) for name in names]
+                newest, *values = await _awaited(self._redis.mget([POINTER, *keys]))
+                if newest == generation:
+                    found = zip(names, values, strict=True)
+                    standings = {name: _decode(value) for name, value in found if value is not None}
+                    return BoardReading(is_complete=True, standings=standings)
+                generation = newest
+        raise BoardUnavailable("the answers were rebuilt faster than they could be read")
 
     async def publish(
         self, limits: Sequence[OrganizationLimits], *, tokens_of: TokensOf, rewrite: bool = False
@@ -112,22 +126,29 @@ class RedisBoard:
 
     async def is_complete(self) -> bool:
         async with _reachable():
-            return bool(await _awaited(self._redis.exists(GENERATION_KEY)))
+            return bool(await _awaited(self._redis.exists(POINTER)))
 
     async def begin_rebuild(self) -> str:
         mark = secrets.token_hex(8)
         await self._register_meters()
         async with _reachable():
-            await _awaited(self._redis.set(REBUILDING_KEY, mark))
+            abandoned = (await _awaited(self._begin(keys=[BUILDING], args=[mark]))).decode()
+        if abandoned:
+            await self._remove_generation(abandoned)
         return mark
 
     async def finish_rebuild(self, mark: str) -> bool:
         async with _reachable():
-            return bool(await _awaited(self._finish(keys=[REBUILDING_KEY, GENERATION_KEY], args=[mark])))
+            old = await _awaited(self._finish(keys=[BUILDING, POINTER], args=[mark]))
+        if old is None:
+            return False
+        if old:
+            await self._remove_generation(old.decode())
+        return True
 
     async def organization_pages(self) -> AsyncIterator[list[str]]:
-        async for page in self._scan(ANSWER_PREFIX + "*"):
-            yield [key.removeprefix(ANSWER_PREFIX) for key in page]
+        async for page in self._scan(GUARD_PREFIX + "*"):
+            yield [key.removeprefix(GUARD_PREFIX) for key in page]
 
     async def token_pages(self) -> AsyncIterator[list[str]]:
         for prefix in (LIMITED_PREFIX, SUSPENDED_PREFIX):
@@ -137,8 +158,15 @@ class RedisBoard:
                         yield page
 
     async def remove_organizations(self, organization_ids: Collection[str]) -> None:
+        names = list(organization_ids)
         async with _reachable():
-            await _awaited(self._redis.unlink(*(ANSWER_PREFIX + name for name in organization_ids)))
+            generations = await _awaited(self._redis.mget([POINTER, BUILDING]))
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.unlink(*(GUARD_PREFIX + name for name in names))
+            for generation in (found.decode() for found in generations if found is not None):
+                pipeline.unlink(*(answer_key(generation, name) for name in names))
+                pipeline.hdel(revisions_key(generation), *names)
+            await pipeline.execute()
 
     async def remove_tokens(self, tokens: Collection[str]) -> None:
         wanted = list(tokens)
@@ -151,12 +179,20 @@ class RedisBoard:
                             pipeline.zrem(key, *wanted[first : first + TOKENS_PER_REMOVAL])
                     await pipeline.execute()
 
+    async def _remove_generation(self, generation: str) -> None:
+        """Nobody reads it any more: who had its name finds the pointer moved, in the same command."""
+        async for keys in self._scan(answer_key(generation, "*")):
+            async with _reachable():
+                await _awaited(self._redis.unlink(*keys))
+        async with _reachable():
+            await _awaited(self._redis.unlink(revisions_key(generation), tokens_key(generation)))
+
     async def _register_meters(self) -> None:
         """Learn every meter that carries a mark from the sets themselves, in case the registry was lost."""
         for prefix in (LIMITED_PREFIX, SUSPENDED_PREFIX):
             async for keys in self._scan(prefix + "*"):
                 async with _reachable():
-                    await _awaited(self._redis.sadd(METERS_KEY, *(key.removeprefix(prefix) for key in keys)))
+                    await _awaited(self._redis.sadd(METERS, *(key.removeprefix(prefix) for key in keys)))
 
     async def _run(
         self, limits: Sequence[OrganizationLimits], tokens: Mapping[str, ProjectTokens], *, rewrite: bool
@@ -195,8 +231,7 @@ def _call(limits: OrganizationLimits, tokens: ProjectTokens | None, rewrite: boo
     standing = standing_of(limits)
     assert standing is not None, "only known organizations are put up"
     marks = marks_of(limits)
-    digest = marks.digest()
-    value = _encode(_Value(standing.revision, digest, standing.license_id, dict(standing.meters)))
+    value = _encode(standing)
     document = b""
     if tokens is not None:
         # Scores travel as text, so that Lua's numbers cannot round them.
@@ -209,15 +244,22 @@ def _call(limits: OrganizationLimits, tokens: ProjectTokens | None, rewrite: boo
             }
         )
     return {
-        "keys": [ANSWER_PREFIX + limits.organization_id, METERS_KEY],
+        "keys": [GUARD_PREFIX + limits.organization_id, METERS, POINTER, BUILDING, SEQUENCE, EPOCH, CHANGED],
         "args": [
+            limits.organization_id,
             value,
             standing.revision,
-            digest,
+            marks.digest(),
+            limits.tokens_revision,
             "rewrite" if rewrite else "newer",
             document,
             LIMITED_PREFIX,
             SUSPENDED_PREFIX,
+            ANSWER_PREFIX,
+            REVISIONS_PREFIX,
+            TOKENS_PREFIX,
+            CHANNEL,
+            secrets.token_hex(8),
         ],
     }
 

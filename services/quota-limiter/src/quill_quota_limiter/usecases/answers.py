@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from prometheus_client import Counter
 
 from quill_quota_limiter.domain.project_marks import ProjectTokens
-from quill_quota_limiter.domain.quota_answer import OrganizationStanding, standing_of
-from quill_quota_limiter.ports import AnswerBoard, BoardUnavailable, LimitsStore
+from quill_quota_limiter.ports import AnswerBoard, LimitsStore
 
 REBUILD_PAGE: Final = 500
 
-BOARD_FAILURES = Counter("quill_quota_board_failures", "Quota checks answered from the store because Redis was away")
 log = structlog.get_logger(__name__)
 
 
@@ -64,29 +61,6 @@ async def rebuild_if_lost(*, store: LimitsStore, board: AnswerBoard) -> RebuildR
     if await board.is_complete():
         return None
     return await rebuild_answers(store=store, board=board)
-
-
-async def read_standings(
-    organization_ids: Collection[str], *, store: LimitsStore, board: AnswerBoard
-) -> Mapping[str, OrganizationStanding]:
-    """Standings of organizations from the board; from the store when the board is away or was emptied."""
-    try:
-        reading = await board.read(organization_ids)
-    except BoardUnavailable as error:
-        BOARD_FAILURES.inc()
-        log.warning("answers.board_unavailable", error=repr(error))
-        missing, found = set(organization_ids), {}
-    else:
-        found = dict(reading.standings)
-        missing = set() if reading.is_complete else set(organization_ids) - found.keys()
-    if missing:
-        async with store.begin() as tx:
-            limits = await tx.limits(missing)
-        for organization_id, stored in limits.items():
-            standing = standing_of(stored)
-            if standing is not None:
-                found[organization_id] = standing
-    return found
 
 
 @dataclass(frozen=True, slots=True)
