@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import httpx
 import jwt
@@ -26,7 +26,7 @@ from quill_contracts.catalog_file import load_catalog
 from quill_contracts.licenses import License
 from quill_contracts.topics import LICENSES, PERIOD_USAGE
 from quill_quota_limiter.api.authorization import LICENSE_AUDIENCE
-from quill_quota_limiter.store.redis import ANSWER_PREFIX
+from quill_quota_limiter.store.board_keys import POINTER, answer_key
 from quill_runtime.publisher import Outgoing
 from quill_runtime.sealing import Sealer
 from quill_stack.ports import HOST, free_port
@@ -279,9 +279,10 @@ def _subjects(service: RunningService, constant: tuple[Child, int]) -> list[Subj
 
 def _rounds(plan: Plan, stores: Stores, subjects: Sequence[Subject], says: Progress) -> list[Figures]:
     """Every subject in every round, forwards and backwards in turn; the first round only warms."""
-    keys = [ANSWER_PREFIX + organization_id(n) for n in range(BATCH)]
     rounds: list[Figures] = []
     with redis.Redis.from_url(stores.redis_url, socket_timeout=5) as client:
+        generation = cast("bytes", client.get(POINTER)).decode()
+        keys = [answer_key(generation, organization_id(n)) for n in range(BATCH)]
         takes: list[Callable[[], Figures]] = [
             *(partial(_measure_http, subject, seconds=plan.seconds) for subject in subjects),
             partial(_measure_redis, "mget", client, keys, seconds=plan.seconds / 2),

@@ -24,6 +24,7 @@ class Route(NamedTuple):
 SUBSCRIPTION = {"products": ["surveys"]}
 REPORT = {"organization_id": "{organization_id}", "date": "2026-09-30", "event_count_in_period": 1}
 CHECKS = {"checks": [{"organization_id": "{organization_id}", "usage_key": "events"}]}
+PACKED_CHECKS = {"usage_key": "events", "organization_ids": ["{organization_id}"]}
 FURTHER_LICENSE = {"license_id": "another", "reason": "another region"}
 REVERSION = {"actor": "ada", "reason": "another region"}
 CORRECTION = {**REVERSION, "correction_id": "c1", "kind": "void", "report_ids": [1]}
@@ -56,7 +57,9 @@ NAMING_AN_ORGANIZATION = [
     Route("usage-ingest", "POST", "/v1/meter-events", 200, body=EVENT),
     Route("usage-ingest", "GET", "/v1/meter-events", 200, query="organization_id={organization_id}"),
     Route("quota-limiter", "GET", "/v1/quota/{organization_id}/{usage_key}", 200),
+    Route("quota-limiter", "GET", "/v1/quota/{organization_id}", 200),
     Route("quota-limiter", "POST", "/v1/quota", 200, body=CHECKS),
+    Route("quota-limiter", "POST", "/v1/quota/packed", 200, body=PACKED_CHECKS),
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}", 200),
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}/explain", 200, query="meter=events"),
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}/history", 200, query="meter=events"),

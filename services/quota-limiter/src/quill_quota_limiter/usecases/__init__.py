@@ -1,8 +1,8 @@
 """Load, decide, save: one use case, one transaction. Answers go up after the commit."""
 
 from quill_quota_limiter.usecases.answers import (
+    TokensReader,
     publish_answers,
-    read_standings,
     rebuild_answers,
     rebuild_if_lost,
 )
@@ -15,9 +15,9 @@ from quill_quota_limiter.usecases.evaluate import (
 )
 
 __all__ = [
+    "TokensReader",
     "evaluate_due",
     "publish_answers",
-    "read_standings",
     "rebuild_answers",
     "rebuild_if_lost",
     "take_in_credits",
