@@ -21,6 +21,14 @@ def store(database):
     return PostgresLimits(database, Outbox())
 
 
+@pytest.fixture
+async def board():
+    """A board that was filled once, from a store that knew nobody."""
+    board = MemoryBoard()
+    assert await board.finish_rebuild(await board.begin_rebuild())
+    return board
+
+
 def record(value: bytes | None) -> Record:
     return Record("topic", 0, 0, b"acme", value, {})
 
@@ -32,8 +40,9 @@ async def deliver(consumption, message, database):
         return await consumption.apply(transaction, [received], NOW)
 
 
-async def test_a_crash_before_the_board_is_healed_by_the_redelivery(store, database, customer_snapshot, usage_snapshot):
-    board = MemoryBoard()
+async def test_a_crash_before_the_board_is_healed_by_the_redelivery(
+    store, board, database, customer_snapshot, usage_snapshot
+):
     customers, usage = consumers.customers(store, board), consumers.period_usage(store, board)
     await deliver(customers, customer_snapshot(events=10), database)
     await deliver(usage, usage_snapshot(events=10), database)
@@ -44,9 +53,8 @@ async def test_a_crash_before_the_board_is_healed_by_the_redelivery(store, datab
 
 
 async def test_follow_ups_that_overtake_each_other_end_at_the_newest(
-    store, database, customer_snapshot, usage_snapshot
+    store, board, database, customer_snapshot, usage_snapshot
 ):
-    board = MemoryBoard()
     customers, usage = consumers.customers(store, board), consumers.period_usage(store, board)
     follow_ups = [await deliver(customers, customer_snapshot(events=10), database)]
     follow_ups += [await deliver(usage, usage_snapshot(revision=n, events=n), database) for n in (9, 10, 3)]
@@ -54,8 +62,7 @@ async def test_follow_ups_that_overtake_each_other_end_at_the_newest(
     assert (await board.read(["acme"])).standings["acme"].meters["events"].usage == 10
 
 
-async def test_usage_of_an_organization_without_a_customer_puts_nothing_up(store, database, usage_snapshot):
-    board = MemoryBoard()
+async def test_usage_of_an_organization_without_a_customer_puts_nothing_up(store, board, database, usage_snapshot):
     follow_up = await deliver(consumers.period_usage(store, board), usage_snapshot(events=10), database)
     await follow_up()
     assert (await board.read(["acme"])).standings == {}
