@@ -20,6 +20,7 @@ create usage.sources.v1 1 cleanup.policy=compact min.compaction.lag.ms=604800000
 create usage.period-usage.v1 4 cleanup.policy=compact min.compaction.lag.ms=604800000
 create limits.states.v1 4 cleanup.policy=compact min.compaction.lag.ms=604800000
 create limits.transitions.v1 4 cleanup.policy=delete retention.ms=2592000000
+create limits.thresholds.v1 4 cleanup.policy=delete retention.ms=2592000000
 create subscriptions.catalog.v1 1 cleanup.policy=compact min.compaction.lag.ms=604800000
 create subscriptions.customers.v1 4 cleanup.policy=compact min.compaction.lag.ms=604800000
 create invoicing.invoices.v1 4 cleanup.policy=delete retention.ms=2592000000
@@ -34,6 +35,7 @@ create usage.sources.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.period-usage.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create limits.states.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create limits.transitions.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
+create limits.thresholds.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create subscriptions.catalog.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create subscriptions.customers.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create invoicing.invoices.v1.dead 1 cleanup.policy=delete retention.ms=2592000000

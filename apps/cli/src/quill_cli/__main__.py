@@ -10,6 +10,7 @@ from quill_cli import (
     licenses,
     limit_history,
     limit_rules,
+    limit_thresholds,
     limits,
     runs,
     sources,
@@ -55,6 +56,7 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     limits_group = limits.commands(connect)
     limit_history.add_to(limits_group, connect)
     limit_rules.add_to(limits_group, connect)
+    limit_thresholds.add_to(limits_group, connect)
     app.add_typer(limits_group, name="limits")
     app.add_typer(invoices.commands(connect), name="invoices")
     app.add_typer(closings.commands(connect), name="closings")

@@ -152,3 +152,28 @@ def test_what_if_sends_only_what_is_assumed():
 def test_a_number_that_is_none_is_a_usage_error():
     _, asked = run({}, "what-if", "org-1", "events", "--quota", "many", exit_code=2)
     assert asked == []
+
+
+THRESHOLDS = {"organization_id": "org-1", "percents": [50], "meters": {"events": []}, "told": {"recordings": [50, 80]}}
+
+
+def test_thresholds_are_shown_by_meter():
+    text, _ = run(THRESHOLDS, "thresholds", "show", "org-1")
+    for expected in ("nothing", "50, 80", "all others"):
+        assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("given", "percents"), [(("50", "90"), [50, 90]), (("--default",), None), (("--nothing",), [])]
+)
+def test_thresholds_are_set_by_a_person(given, percents):
+    _, (request,) = run(THRESHOLDS, "thresholds", "set", "org-1", *given, "--meter", "events", *BY)
+    assert (request.method, request.url.path) == ("PUT", "/v1/limits/org-1/thresholds")
+    sent = json.loads(request.content)
+    assert sent == {"meter": "events", "percents": percents, "actor": "ada@example.org", "reason": "case 12"}
+
+
+@pytest.mark.parametrize("given", [(), ("50", "--nothing"), ("101",)])
+def test_thresholds_that_are_unclear_are_a_usage_error(given):
+    _, asked = run(THRESHOLDS, "thresholds", "set", "org-1", *given, *BY, exit_code=2)
+    assert asked == []

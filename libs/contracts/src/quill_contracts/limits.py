@@ -1,6 +1,8 @@
 """What quota-limiter publishes: the state of every limit, and each change with its evidence."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from quill_contracts.identifiers import Instant, OrganizationId, PeriodTotal, Quantity, Revision, UsageKey
 from quill_contracts.message import Message, WireModel
@@ -74,3 +76,24 @@ class LimitTransition(Message):
     sentence: str
     """The decision for a person to read."""
     evidence: LimitEvidence
+
+
+class ThresholdReached(Message):
+    """Usage reached a share of the quota (``limits.thresholds.v1``); told once for each ``reached_id``."""
+
+    organization_id: OrganizationId
+    usage_key: UsageKey
+    reached_id: str
+    """Names organization, meter, billing period, quota and share: the same id is the same fact sent again."""
+    percent: Annotated[int, Field(ge=1, le=100)]
+    usage: PeriodTotal
+    quota: PeriodTotal
+    billing_limit_usd: int | None
+    """The billing limit that the quota was bought with; null where the quota is an allowance."""
+    usage_revision: int
+    customer_revision: int
+    period_start: Instant
+    period_end: Instant
+    at: Instant
+    sentence: str
+    """The fact for a person to read."""

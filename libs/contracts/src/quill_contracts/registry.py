@@ -9,7 +9,7 @@ from quill_contracts.dead_letters import DeadLetter
 from quill_contracts.intakes import DailyReport, ReportRun
 from quill_contracts.invoices import CreditBalance, Invoice
 from quill_contracts.licenses import License
-from quill_contracts.limits import LimitStates, LimitTransition
+from quill_contracts.limits import LimitStates, LimitTransition, ThresholdReached
 from quill_contracts.message import Message
 from quill_contracts.meter_events import MeterEvent
 from quill_contracts.sources import SourceWatermark, UsageSource
@@ -27,6 +27,7 @@ MESSAGES: Final[Mapping[str, type[Message]]] = MappingProxyType(
         topics.PERIOD_USAGE.name: PeriodUsageSnapshot,
         topics.LIMIT_STATES.name: LimitStates,
         topics.LIMIT_TRANSITIONS.name: LimitTransition,
+        topics.LIMIT_THRESHOLDS.name: ThresholdReached,
         topics.CATALOG.name: CatalogProduct,
         topics.CUSTOMERS.name: CustomerSnapshot,
         topics.INVOICES.name: Invoice,

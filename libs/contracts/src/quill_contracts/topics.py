@@ -113,6 +113,14 @@ LIMIT_TRANSITIONS: Final = Topic(
     "log",
     summary="Each change of a limit state with its evidence.",
 )
+LIMIT_THRESHOLDS: Final = Topic(
+    "limits.thresholds.v1",
+    "organization_id",
+    "quota-limiter",
+    ("anyone",),
+    "log",
+    summary="A share of a quota was reached: once per billing period, quota and share.",
+)
 CATALOG: Final = Topic(
     "subscriptions.catalog.v1",
     "product_key",
@@ -166,6 +174,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     PERIOD_USAGE,
     LIMIT_STATES,
     LIMIT_TRANSITIONS,
+    LIMIT_THRESHOLDS,
     CATALOG,
     CUSTOMERS,
     INVOICES,

@@ -7,7 +7,7 @@ from quill_runtime.lifecycle import Service
 from quill_runtime.outbox import Outbox
 
 from quill_quota_limiter import consumers, jobs
-from quill_quota_limiter.api import limit_rules, limits, quota, rule_changes, what_if
+from quill_quota_limiter.api import limit_rules, limits, quota, rule_changes, thresholds, what_if
 from quill_quota_limiter.api.authorization import Gate
 from quill_quota_limiter.api.front import QuotaFront
 from quill_quota_limiter.settings import QuotaLimiterSettings
@@ -45,6 +45,7 @@ def build(settings: QuotaLimiterSettings) -> Service:
             rule_changes.router(store=store, gate=gate, clock=foundation.clock),
             limits.router(store=store, board=board, gate=gate, clock=foundation.clock),
             what_if.router(store=store, gate=gate, clock=foundation.clock),
+            thresholds.router(store=store, gate=gate, clock=foundation.clock),
         ],
         consumers=[
             foundation.consumer(consumers.customers(store, board)),
@@ -56,6 +57,7 @@ def build(settings: QuotaLimiterSettings) -> Service:
             jobs.lost_board(store, board, foundation.clock),
             jobs.due_evaluations(store, board, foundation.clock),
             jobs.walk(store, board, foundation.clock),
+            jobs.old_thresholds(store, foundation.clock),
             redis,
             MirrorFollower(mirror, url=settings.redis_url, redis=redis, store=store),
         ],

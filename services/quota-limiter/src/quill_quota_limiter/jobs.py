@@ -8,10 +8,12 @@ from quill_runtime.jobs import PeriodicJob
 from quill_quota_limiter.ports import AnswerBoard, LimitsStore
 from quill_quota_limiter.usecases.answers import rebuild_if_lost
 from quill_quota_limiter.usecases.evaluate import evaluate_due, walk_everybody
+from quill_quota_limiter.usecases.set_thresholds import forget_old_thresholds
 
 DUE_EVERY_SECONDS = 0.5
 LOST_EVERY_SECONDS = 2.0
 WALK_EVERY_SECONDS = 1.0
+FORGET_EVERY_SECONDS = 3_600.0
 
 
 def due_evaluations(store: LimitsStore, board: AnswerBoard, clock: Clock) -> PeriodicJob:
@@ -30,6 +32,16 @@ def walk(store: LimitsStore, board: AnswerBoard, clock: Clock) -> PeriodicJob:
         name="walk-everybody",
         every_seconds=WALK_EVERY_SECONDS,
         run=lambda now: walk_everybody(store=store, board=board, now=now),
+        clock=clock,
+    )
+
+
+def old_thresholds(store: LimitsStore, clock: Clock) -> PeriodicJob:
+    """Forget what was told in billing periods long over."""
+    return PeriodicJob(
+        name="forget-old-thresholds",
+        every_seconds=FORGET_EVERY_SECONDS,
+        run=lambda now: forget_old_thresholds(store=store, now=now),
         clock=clock,
     )
 

@@ -144,7 +144,18 @@ class LimitsTransaction(Protocol):
     async def usages(self, organization_ids: Collection[str]) -> dict[str, OrganizationUsage]: ...
 
     async def save(self, evaluations: Sequence[Evaluation]) -> None:
-        """Save limits, append transitions to their streams, and announce both, all or nothing."""
+        """Save limits, append transitions to their streams, and announce both, all or nothing.
+
+        A threshold is announced unless its ``reached_id`` was announced before.
+        """
+        ...
+
+    async def record(self, stream: str, event: NewEvent) -> None:
+        """Append what a person changed (L20); the organization must be locked."""
+        ...
+
+    async def forget_reached(self, before: datetime) -> int:
+        """Forget thresholds told in billing periods that ended before; at most 1,000 at once, returns how many."""
         ...
 
     async def due_organizations(self, now: datetime, *, at_most: int) -> list[str]:

@@ -190,7 +190,7 @@ async def test_each_change_is_announced_with_its_evidence(postgres, database, cu
     assert [(row.topic, row.key) for row in rows] == [
         ("limits.transitions.v1", "acme"),
         ("limits.states.v1", "acme"),
-    ] * 2
+    ] * 2 + [("limits.thresholds.v1", "acme")] * 3
     changed = LimitTransition.from_bytes(rows[2].value)
     assert (changed.from_state, changed.to_state, changed.evidence.usage) == ("within", "limited", 1_200)
     states = LimitStates.from_bytes(rows[3].value)

@@ -21,7 +21,15 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture
 def settings(migrated_url, kafka, redis_url, monkeypatch):
-    ours = (topics.CUSTOMERS, topics.PERIOD_USAGE, topics.LICENSES, topics.LIMIT_STATES, topics.LIMIT_TRANSITIONS)
+    ours = (
+        topics.CUSTOMERS,
+        topics.PERIOD_USAGE,
+        topics.CREDITS,
+        topics.LICENSES,
+        topics.LIMIT_STATES,
+        topics.LIMIT_TRANSITIONS,
+        topics.LIMIT_THRESHOLDS,
+    )
     kafka.create_topics({topic.name: 1 for topic in ours} | {topic.dead: 1 for topic in ours})
     return QuotaLimiterSettings(
         database_url=migrated_url,

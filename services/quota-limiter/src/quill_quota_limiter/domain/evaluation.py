@@ -11,6 +11,7 @@ from quill_quota_limiter.domain.limit_decision import Decision, Inputs, decide
 from quill_quota_limiter.domain.limit_state import Evidence, LimitState, Transition, evolve
 from quill_quota_limiter.domain.organization_facts import OrganizationFacts
 from quill_quota_limiter.domain.rule_table import RuleTable
+from quill_quota_limiter.domain.threshold import ThresholdReached, percents_for, reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,8 @@ class MeterLimit:
     quota: int | None
     rule: str
     rule_version: int
+    told: tuple[int, ...] = ()
+    """Percent of this quota that were told in this billing period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class OrganizationLimits:
     evaluated_at: datetime | None = None
     next_evaluation_at: datetime | None = None
     meters: Mapping[str, MeterLimit] = field(default_factory=dict)
+    thresholds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Percent to tell about, by meter or for all; see `threshold.percents_for`."""
 
     @property
     def is_known(self) -> bool:
@@ -62,6 +67,7 @@ class Evaluation:
     limits: OrganizationLimits
     transitions: tuple[Transition, ...]
     is_changed: bool
+    reached: tuple[ThresholdReached, ...] = ()
 
 
 def evaluate(
@@ -81,12 +87,16 @@ def evaluate(
     period = customer.schedule.period_containing(now)
     meters: dict[str, MeterLimit] = {}
     transitions: list[Transition] = []
+    news: list[ThresholdReached] = []
     for usage_key in meters_of(limits, customer):
         meters[usage_key], transition = _evaluate_meter(
             limits, usage_key, facts=facts, rules=rules, period=period, now=now
         )
         if transition is not None:
             transitions.append(transition)
+        told = _tell(limits, usage_key, meters[usage_key], facts=facts, period=period, now=now)
+        meters[usage_key] = replace(meters[usage_key], told=(*told.before, *(each.percent for each in told.news)))
+        news += told.news
     evaluated = replace(
         limits,
         license_id=customer.license_id,
@@ -107,6 +117,51 @@ def evaluate(
         ),
         transitions=tuple(transitions),
         is_changed=is_changed,
+        reached=tuple(news),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    before: tuple[int, ...]
+    news: tuple[ThresholdReached, ...]
+
+
+def _tell(
+    limits: OrganizationLimits,
+    usage_key: str,
+    meter: MeterLimit,
+    *,
+    facts: OrganizationFacts,
+    period: BillingPeriod,
+    now: datetime,
+) -> _Told:
+    """Shares of the quota reached and not told before; another period or another quota begins anew."""
+    known = limits.meters.get(usage_key)
+    is_same = known is not None and limits.period_start == period.start and known.quota == meter.quota
+    before = known.told if known is not None and is_same else ()
+    inputs = facts.inputs(usage_key, period)
+    quota = inputs.entitlement.quota
+    shares = reached(percents_for(usage_key, limits.thresholds), usage=inputs.usage, quota=quota)
+    return _Told(
+        before,
+        tuple(
+            ThresholdReached(
+                organization_id=limits.organization_id,
+                usage_key=usage_key,
+                percent=percent,
+                usage=inputs.usage or 0,
+                quota=quota or 0,
+                billing_limit_usd=inputs.entitlement.billing_limit_usd,
+                usage_revision=facts.usage.revision if facts.usage else 0,
+                customer_revision=facts.customer.revision,
+                period_start=period.start,
+                period_end=period.end,
+                at=now,
+            )
+            for percent in shares
+            if percent not in before
+        ),
     )
 
 

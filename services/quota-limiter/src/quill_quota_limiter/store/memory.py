@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from quill_runtime.event_store import Append, MemoryEventStream, StoredEvent
+from quill_runtime.event_store import Append, MemoryEventStream, NewEvent, StoredEvent
 from quill_runtime.publisher import Outgoing
 
 from quill_quota_limiter import wire
@@ -34,6 +34,7 @@ class _Rows:
     streams: dict[str, list[StoredEvent]] = field(default_factory=dict)
     outbox: list[Outgoing] = field(default_factory=list)
     credits: dict[str, CreditBalance] = field(default_factory=dict)
+    reached: dict[str, datetime] = field(default_factory=dict)
     rulebook: RulebookRows = field(default_factory=RulebookRows)
 
     def copy(self) -> "_Rows":
@@ -45,6 +46,7 @@ class _Rows:
             {stream: list(events) for stream, events in self.streams.items()},
             list(self.outbox),
             dict(self.credits),
+            dict(self.reached),
             self.rulebook.copy(),
         )
 
@@ -138,6 +140,20 @@ class MemoryLimitsTransaction:
             *map(wire.to_wire_transition_message, transitions),
             *map(wire.to_wire_states_message, changed),
         ]
+        for each in (each for evaluation in evaluations for each in evaluation.reached):
+            if each.reached_id not in self.rows.reached:
+                self.rows.reached[each.reached_id] = each.period_end
+                self.rows.outbox.append(wire.to_wire_reached_message(each))
+
+    async def record(self, stream: str, event: NewEvent) -> None:
+        stored = await self._events.read(stream)
+        await self._events.append(stream, expected_version=len(stored), events=[event])
+
+    async def forget_reached(self, before: datetime) -> int:
+        old = [name for name, period_end in self.rows.reached.items() if period_end < before]
+        for name in old:
+            del self.rows.reached[name]
+        return len(old)
 
     async def due_organizations(self, now: datetime, *, at_most: int) -> list[str]:
         due = [

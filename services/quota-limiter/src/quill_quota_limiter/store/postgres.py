@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from quill_pricing.period import BillingSchedule, Interval
 from quill_runtime.database import Database, Transaction
-from quill_runtime.event_store import Append, PostgresEventStream
+from quill_runtime.event_store import Append, NewEvent, PostgresEventStream
 from quill_runtime.outbox import Outbox
-from sqlalchemy import Row, and_, bindparam, select, update
+from sqlalchemy import Row, and_, bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_quota_limiter import wire
@@ -21,8 +21,12 @@ from quill_quota_limiter.domain.limit_state import Transition
 from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
 from quill_quota_limiter.domain.project_marks import ProjectTokens
 from quill_quota_limiter.domain.rule_table import RuleTable
+from quill_quota_limiter.domain.threshold import ThresholdReached
 from quill_quota_limiter.store import tables
 from quill_quota_limiter.store.rules import PostgresRulebook
+
+REACHED_PAGE = 1_000
+"""Rows of told thresholds per statement."""
 
 
 class PostgresLimits:
@@ -199,10 +203,37 @@ class PostgresLimitsTransaction:
             ]
         )
         changed = [evaluation.limits for evaluation in evaluations if evaluation.is_changed]
+        news = await self._keep_reached([each for evaluation in evaluations for each in evaluation.reached])
         await self._outbox.add(
             self._transaction,
-            [*map(wire.to_wire_transition_message, transitions), *map(wire.to_wire_states_message, changed)],
+            [
+                *map(wire.to_wire_transition_message, transitions),
+                *map(wire.to_wire_states_message, changed),
+                *map(wire.to_wire_reached_message, news),
+            ],
         )
+
+    async def record(self, stream: str, event: NewEvent) -> None:
+        stored = await self._events.read(stream)
+        await self._events.append(stream, expected_version=len(stored), events=[event])
+
+    async def forget_reached(self, before: datetime) -> int:
+        table = tables.thresholds_reached
+        old = select(table.c.reached_id).where(table.c.period_end < before).limit(REACHED_PAGE)
+        return (await self._connection.execute(delete(table).where(table.c.reached_id.in_(old)))).rowcount
+
+    async def _keep_reached(self, reached: Sequence[ThresholdReached]) -> list[ThresholdReached]:
+        """The thresholds that nobody was told about; the primary key decides, whatever the limits' rows say."""
+        table = tables.thresholds_reached
+        news: set[str] = set()
+        for start in range(0, len(reached), REACHED_PAGE):
+            rows = [
+                {"reached_id": each.reached_id, "period_end": each.period_end, "at": each.at}
+                for each in reached[start : start + REACHED_PAGE]
+            ]
+            statement = insert(table).values(rows).on_conflict_do_nothing().returning(table.c.reached_id)
+            news.update(await self._connection.scalars(statement))
+        return [each for each in reached if each.reached_id in news]
 
     async def due_organizations(self, now: datetime, *, at_most: int) -> list[str]:
         table = tables.limit_states
@@ -376,6 +407,7 @@ def _limits_row(limits: OrganizationLimits) -> dict[str, Any]:
         "evaluated_at": limits.evaluated_at,
         "next_evaluation_at": limits.next_evaluation_at,
         "meters": msgspec.to_builtins(limits.meters),
+        "thresholds": msgspec.to_builtins(limits.thresholds),
     }
 
 
@@ -390,4 +422,5 @@ def _limits(row: Row[Any]) -> OrganizationLimits:
         evaluated_at=row.evaluated_at,
         next_evaluation_at=row.next_evaluation_at,
         meters=msgspec.convert(row.meters, dict[str, MeterLimit]),
+        thresholds=msgspec.convert(row.thresholds, dict[str, tuple[int, ...]]),
     )

@@ -55,6 +55,7 @@ limit_states = Table(
     Column("evaluated_at", _Instant, nullable=True),
     Column("next_evaluation_at", _Instant, nullable=True),
     Column("meters", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("thresholds", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Index("limit_states_due_idx", "next_evaluation_at"),
     comment="One row per organization: every limit state, and the lock under which evaluations take turns.",
 )
@@ -67,6 +68,16 @@ project_tokens = Table(
     Column("is_active", Boolean, nullable=False),
     Index("project_tokens_organization_idx", "organization_id"),
     comment="Each project token's organization; a retired one stays, so that its marks in Redis can be removed.",
+)
+
+thresholds_reached = Table(
+    "thresholds_reached",
+    metadata,
+    Column("reached_id", String, primary_key=True),
+    Column("period_end", _Instant, nullable=False),
+    Column("at", _Instant, nullable=False),
+    Index("thresholds_reached_period_idx", "period_end"),
+    comment="Each share of a quota that was told about: never twice.",
 )
 
 credit_balances = Table(

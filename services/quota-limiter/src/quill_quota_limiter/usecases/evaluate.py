@@ -42,7 +42,7 @@ async def take_in_customers(customers: Sequence[Customer], *, tx: LimitsTransact
     newest = _newest(customers)
     locked = await tx.lock_organizations(newest.keys())
     tokens_changed = await tx.keep_customers(newest.values())
-    await _evaluate_organizations(locked, tokens_changed=tokens_changed, tx=tx, now=now)
+    await evaluate_organizations(locked, tokens_changed=tokens_changed, tx=tx, now=now)
     return frozenset(newest)
 
 
@@ -55,7 +55,7 @@ async def take_in_usage(usages: Sequence[OrganizationUsage], *, tx: LimitsTransa
     newest = _newest(usages)
     locked = await tx.lock_organizations(newest.keys())
     await tx.keep_usage(newest.values())
-    await _evaluate_organizations(locked, tokens_changed=frozenset(), tx=tx, now=now)
+    await evaluate_organizations(locked, tokens_changed=frozenset(), tx=tx, now=now)
     return frozenset(newest)
 
 
@@ -70,7 +70,7 @@ async def evaluate_due(*, store: LimitsStore, board: AnswerBoard, now: datetime)
         async with store.begin() as tx:
             due = await tx.due_organizations(now, at_most=DUE_PAGE)
             locked = await tx.lock_organizations(due)
-            evaluated = await _evaluate_organizations(
+            evaluated = await evaluate_organizations(
                 locked, tokens_changed=frozenset(), tx=tx, now=now, confirm_at=now + CONFIRM_AFTER
             )
         if not due:
@@ -93,7 +93,7 @@ async def take_in_credits(balances: Sequence[CreditBalance], *, tx: LimitsTransa
     newest = _newest(balances)
     locked = await tx.lock_organizations(newest.keys())
     await tx.keep_credits(newest.values())
-    await _evaluate_organizations(locked, tokens_changed=frozenset(), tx=tx, now=now)
+    await evaluate_organizations(locked, tokens_changed=frozenset(), tx=tx, now=now)
     return frozenset(newest)
 
 
@@ -115,7 +115,7 @@ async def walk_everybody(*, store: LimitsStore, board: AnswerBoard, now: datetim
             page = await tx.known_limits_after(standing.walked_to, at_most=WALK_PAGE)
             names = [limits.organization_id for limits in page]
             locked = await tx.lock_organizations(names)
-            evaluated = await _evaluate_organizations(
+            evaluated = await evaluate_organizations(
                 locked, tokens_changed=frozenset(), tx=tx, now=now, confirm_at=now + CONFIRM_AFTER
             )
             is_last = len(page) < WALK_PAGE
@@ -130,7 +130,7 @@ async def walk_everybody(*, store: LimitsStore, board: AnswerBoard, now: datetim
     return total
 
 
-async def _evaluate_organizations(
+async def evaluate_organizations(
     locked: Mapping[str, OrganizationLimits],
     *,
     tokens_changed: frozenset[str],

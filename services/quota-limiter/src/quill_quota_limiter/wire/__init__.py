@@ -8,6 +8,7 @@ from quill_contracts import topics
 from quill_contracts.identifiers import QUANTITY_MAX
 from quill_contracts.invoices import CreditBalance as WireCreditBalance
 from quill_contracts.limits import LimitEvidence, LimitState, LimitStates, LimitTransition
+from quill_contracts.limits import ThresholdReached as WireThresholdReached
 from quill_contracts.subscriptions import CustomerSnapshot, SubscriptionItem
 from quill_contracts.usage import PeriodUsage, PeriodUsageSnapshot
 from quill_pricing.money import Money
@@ -23,6 +24,7 @@ from quill_quota_limiter.domain.entitlement import Customer, Entitlement, tighte
 from quill_quota_limiter.domain.evaluation import MeterLimit, OrganizationLimits
 from quill_quota_limiter.domain.limit_state import Evidence, Transition
 from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
+from quill_quota_limiter.domain.threshold import ThresholdReached
 
 EVENT_TYPE: Final = "limit_changed"
 ACTOR: Final = "quota-limiter"
@@ -176,6 +178,26 @@ def to_wire_transition_message(transition: Transition) -> Outgoing:
 def to_wire_states_message(limits: OrganizationLimits) -> Outgoing:
     """All limit states of an organization on their way to Kafka."""
     return Outgoing(topics.LIMIT_STATES.name, limits.organization_id, to_wire_states(limits).to_bytes())
+
+
+def to_wire_reached_message(reached: ThresholdReached) -> Outgoing:
+    """A threshold on its way to Kafka."""
+    message = WireThresholdReached(
+        organization_id=reached.organization_id,
+        usage_key=reached.usage_key,
+        reached_id=reached.reached_id,
+        percent=reached.percent,
+        usage=reached.usage,
+        quota=reached.quota,
+        billing_limit_usd=reached.billing_limit_usd,
+        usage_revision=reached.usage_revision,
+        customer_revision=reached.customer_revision,
+        period_start=reached.period_start,
+        period_end=reached.period_end,
+        at=reached.at,
+        sentence=reached.sentence,
+    )
+    return Outgoing(topics.LIMIT_THRESHOLDS.name, reached.organization_id, message.to_bytes())
 
 
 def _entitlement(snapshot: CustomerSnapshot, number: int, item: SubscriptionItem, usage_key: str) -> Entitlement:
