@@ -56,6 +56,7 @@ class ShadowEvaluation:
     """The shadow states after an evaluation, and every difference that holds now, also those recorded before."""
 
     limits: ShadowLimits
+    is_changed: bool
     differences: tuple[ShadowDifference, ...]
     next_evaluation_at: datetime
 
@@ -115,6 +116,7 @@ def evaluate_shadow(
         )
     return ShadowEvaluation(
         limits=ShadowLimits(shadow.organization_id, shadow.run, states),
+        is_changed=not shadow.states or states != dict(shadow.states),
         differences=tuple(differences),
         next_evaluation_at=next_change_at(states.values(), customer=facts.customer, period=period, now=now),
     )

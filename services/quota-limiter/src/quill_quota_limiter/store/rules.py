@@ -112,21 +112,24 @@ class PostgresRulebook:
     async def save_shadow(self, evaluations: Sequence[ShadowEvaluation], *, now: datetime) -> None:
         if not evaluations:
             return
-        statement = insert(tables.shadow_limits)
-        await self._connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["organization_id"],
-                set_={"run": statement.excluded.run, "states": statement.excluded.states},
-            ),
-            [
-                {
-                    "organization_id": each.limits.organization_id,
-                    "run": each.limits.run,
-                    "states": msgspec.to_builtins(each.limits.states),
-                }
-                for each in sorted(evaluations, key=lambda each: each.limits.organization_id)
-            ],
-        )
+        rows = [
+            {
+                "organization_id": each.limits.organization_id,
+                "run": each.limits.run,
+                "states": msgspec.to_builtins(each.limits.states),
+            }
+            for each in sorted(evaluations, key=lambda each: each.limits.organization_id)
+            if each.is_changed
+        ]
+        if rows:
+            statement = insert(tables.shadow_limits)
+            await self._connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["organization_id"],
+                    set_={"run": statement.excluded.run, "states": statement.excluded.states},
+                ),
+                rows,
+            )
         await self._keep_differences(evaluations, run=evaluations[0].limits.run, now=now)
 
     async def _keep_differences(self, evaluations: Sequence[ShadowEvaluation], *, run: int, now: datetime) -> None:
