@@ -47,8 +47,11 @@ def postgres(database):
 
 
 @pytest.fixture
-def board():
-    return MemoryBoard()
+async def board():
+    """A board that was filled once, from a store that knew nobody."""
+    board = MemoryBoard()
+    assert await board.finish_rebuild(await board.begin_rebuild())
+    return board
 
 
 async def arrive(store, *snapshots, now=NOW):
