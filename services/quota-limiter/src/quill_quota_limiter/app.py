@@ -7,11 +7,12 @@ from quill_runtime.lifecycle import Service
 from quill_runtime.outbox import Outbox
 
 from quill_quota_limiter import consumers, jobs
-from quill_quota_limiter.api import limit_rules, limits, quota, rule_changes, thresholds, what_if
+from quill_quota_limiter.api import limit_rules, limits, quota, rule_changes, stream, thresholds, what_if
 from quill_quota_limiter.api.authorization import Gate
 from quill_quota_limiter.api.front import QuotaFront
 from quill_quota_limiter.settings import QuotaLimiterSettings
 from quill_quota_limiter.store.board_reader import MultiplexedBoardReader
+from quill_quota_limiter.store.limits_feed import LimitsFeed
 from quill_quota_limiter.store.mirror import Mirror
 from quill_quota_limiter.store.mirror_follower import MirrorFollower
 from quill_quota_limiter.store.multiplexed_redis import MultiplexedRedis
@@ -37,10 +38,13 @@ def build(settings: QuotaLimiterSettings) -> Service:
     mirror = Mirror(organizations_max=settings.mirror_organizations_max)
     redis = MultiplexedRedis(settings.redis_url, timeout_seconds=settings.redis_read_seconds)
     lookup = StandingLookup(mirror, MultiplexedBoardReader(redis, mirror), store, settings.mirror_stale_seconds)
+    follower = MirrorFollower(mirror, url=settings.redis_url, redis=redis, store=store)
+    feed = LimitsFeed(mirror, redis, place=lambda: follower.place, unknown=settings.unknown_organization_policy)
     desk = quota.QuotaDesk(lookup, foundation.clock, settings.unknown_organization_policy)
     return foundation.service(
         routers=[
             quota.router(desk, gate),
+            stream.router(feed, lookup, gate),
             limit_rules.router(store=store, gate=gate, clock=foundation.clock),
             rule_changes.router(store=store, gate=gate, clock=foundation.clock),
             limits.router(store=store, board=board, gate=gate, clock=foundation.clock),
@@ -59,7 +63,8 @@ def build(settings: QuotaLimiterSettings) -> Service:
             jobs.walk(store, board, foundation.clock),
             jobs.old_thresholds(store, foundation.clock),
             redis,
-            MirrorFollower(mirror, url=settings.redis_url, redis=redis, store=store),
+            follower,
+            feed,
         ],
         front=lambda app: QuotaFront(app, desk=desk, gate=gate),
     )
