@@ -24,6 +24,16 @@ class Route(NamedTuple):
 SUBSCRIPTION = {"products": ["surveys"]}
 REPORT = {"organization_id": "{organization_id}", "date": "2026-09-30", "event_count_in_period": 1}
 CHECKS = {"checks": [{"organization_id": "{organization_id}", "usage_key": "events"}]}
+DROPPED = {
+    "id": "tenant-1",
+    "organization_id": "{organization_id}",
+    "usage_key": "events",
+    "source": "us",
+    "window_start": "2026-09-30T00:00:00Z",
+    "window_end": "2026-09-30T01:00:00Z",
+    "allowed": 1,
+    "dropped": 0,
+}
 PACKED_CHECKS = {"usage_key": "events", "organization_ids": ["{organization_id}"]}
 FURTHER_LICENSE = {"license_id": "another", "reason": "another region"}
 REVERSION = {"actor": "ada", "reason": "another region"}
@@ -61,6 +71,7 @@ NAMING_AN_ORGANIZATION = [
     Route("quota-limiter", "GET", "/v1/quota/{organization_id}", 200),
     Route("quota-limiter", "POST", "/v1/quota", 200, body=CHECKS),
     Route("quota-limiter", "POST", "/v1/quota/packed", 200, body=PACKED_CHECKS),
+    Route("quota-limiter", "POST", "/v1/limits/dropped", 200, body=DROPPED),
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}", 200),
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}/explain", 200, query="meter=events"),
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}/history", 200, query="meter=events"),
@@ -88,11 +99,14 @@ NAMING_ITS_ORGANIZATION_IN_THE_TOKEN = {
     ("subscriptions", "PATCH", "/api/billing"),
     ("subscriptions", "GET", "/api/billing/available_product_features"),
     ("usage-ingest", "GET", "/api/v2/usage"),
+    ("quota-limiter", "GET", "/v1/limits/stream"),
     ("usage-ingest", "POST", "/api/v2/usage"),
 }
 NAMING_A_THING_OF_AN_ORGANIZATION = {("invoicing", "GET", "/v1/invoices/{invoice_id}")}
 FOR_OPERATORS = {
     ("quota-limiter", "POST", "/v1/limits/rebuild"),
+    ("quota-limiter", "GET", "/v1/limits/drift"),
+    ("quota-limiter", "POST", "/v1/limits/drift"),
     ("quota-limiter", "GET", "/v1/limits/rules"),
     ("quota-limiter", "POST", "/v1/limits/rules"),
     ("quota-limiter", "GET", "/v1/limits/rules/events"),

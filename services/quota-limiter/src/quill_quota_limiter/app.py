@@ -1,17 +1,20 @@
 """Puts the quota limiter together. Nothing connects until the service runs."""
 
+import msgspec
 from quill_contracts import topics
 from quill_runtime.assembly import lay_foundation
+from quill_runtime.command_line import CommandRefused
 from quill_runtime.database import Database
 from quill_runtime.lifecycle import Service
 from quill_runtime.outbox import Outbox
 
 from quill_quota_limiter import consumers, jobs
-from quill_quota_limiter.api import limit_rules, limits, quota, rule_changes, stream, thresholds, what_if
+from quill_quota_limiter.api import dropped, limit_rules, limits, quota, rule_changes, stream, thresholds, what_if
 from quill_quota_limiter.api.authorization import Gate
 from quill_quota_limiter.api.front import QuotaFront
 from quill_quota_limiter.settings import QuotaLimiterSettings
 from quill_quota_limiter.store.board_reader import MultiplexedBoardReader
+from quill_quota_limiter.store.drop_reports import DropReports
 from quill_quota_limiter.store.limits_feed import LimitsFeed
 from quill_quota_limiter.store.mirror import Mirror
 from quill_quota_limiter.store.mirror_follower import MirrorFollower
@@ -20,6 +23,7 @@ from quill_quota_limiter.store.postgres import PostgresLimits
 from quill_quota_limiter.store.redis import RedisBoard
 from quill_quota_limiter.store.standing_lookup import StandingLookup
 from quill_quota_limiter.usecases.answers import RebuildReport, rebuild_answers
+from quill_quota_limiter.usecases.drift import find_drift
 
 NAME = "quota-limiter"
 
@@ -35,6 +39,7 @@ def build(settings: QuotaLimiterSettings) -> Service:
     store = PostgresLimits(foundation.database, foundation.outbox)
     board = RedisBoard(settings.redis_url)
     gate = Gate(foundation.tokens, foundation.keyring, foundation.clock)
+    drops = DropReports(foundation.database)
     mirror = Mirror(organizations_max=settings.mirror_organizations_max)
     redis = MultiplexedRedis(settings.redis_url, timeout_seconds=settings.redis_read_seconds)
     lookup = StandingLookup(mirror, MultiplexedBoardReader(redis, mirror), store, settings.mirror_stale_seconds)
@@ -47,7 +52,8 @@ def build(settings: QuotaLimiterSettings) -> Service:
             stream.router(feed, lookup, gate),
             limit_rules.router(store=store, gate=gate, clock=foundation.clock),
             rule_changes.router(store=store, gate=gate, clock=foundation.clock),
-            limits.router(store=store, board=board, gate=gate, clock=foundation.clock),
+            dropped.router(store=store, drops=drops, gate=gate, clock=foundation.clock),
+            limits.router(store=store, board=board, drops=drops, gate=gate, clock=foundation.clock),
             what_if.router(store=store, gate=gate, clock=foundation.clock),
             thresholds.router(store=store, gate=gate, clock=foundation.clock),
         ],
@@ -62,6 +68,7 @@ def build(settings: QuotaLimiterSettings) -> Service:
             jobs.due_evaluations(store, board, foundation.clock),
             jobs.walk(store, board, foundation.clock),
             jobs.old_thresholds(store, foundation.clock),
+            jobs.compare(store, board, foundation.clock),
             redis,
             follower,
             feed,
@@ -79,3 +86,24 @@ async def rebuild(settings: QuotaLimiterSettings) -> RebuildReport:
     finally:
         await board.stop()
         await database.close()
+
+
+async def drift(settings: QuotaLimiterSettings, *, repair: bool, as_json: bool) -> str:
+    """Compare Redis with Postgres, beside a running service or without one (L8).
+
+    Raises:
+        CommandRefused: with the report, when something differs and was not repaired.
+    """
+    database = Database(settings.database_url, application_name=f"{NAME}-drift")
+    board = RedisBoard(settings.redis_url)
+    try:
+        report = await find_drift(store=PostgresLimits(database, Outbox()), board=board, repair=repair)
+    finally:
+        await board.stop()
+        await database.close()
+    lines = [f"{found.kind}  {found.subject}  {found.detail}" for found in report.drifts]
+    summary = f"{report.organizations} organizations, {sum(report.counts.values())} differences"
+    text = msgspec.json.encode(report).decode() if as_json else "\n".join([*lines, summary])
+    if report.counts and not repair:
+        raise CommandRefused(text)
+    return text

@@ -1,5 +1,6 @@
 """What the clock starts: ends of graces and billing periods, and a board that was emptied."""
 
+from datetime import datetime
 from functools import partial
 
 from quill_runtime.clock import Clock
@@ -7,6 +8,7 @@ from quill_runtime.jobs import PeriodicJob
 
 from quill_quota_limiter.ports import AnswerBoard, LimitsStore
 from quill_quota_limiter.usecases.answers import rebuild_if_lost
+from quill_quota_limiter.usecases.drift import find_drift
 from quill_quota_limiter.usecases.evaluate import evaluate_due, walk_everybody
 from quill_quota_limiter.usecases.set_thresholds import forget_old_thresholds
 
@@ -14,6 +16,7 @@ DUE_EVERY_SECONDS = 0.5
 LOST_EVERY_SECONDS = 2.0
 WALK_EVERY_SECONDS = 1.0
 FORGET_EVERY_SECONDS = 3_600.0
+COMPARE_EVERY_SECONDS = 3_600.0
 
 
 def due_evaluations(store: LimitsStore, board: AnswerBoard, clock: Clock) -> PeriodicJob:
@@ -52,3 +55,13 @@ def lost_board(store: LimitsStore, board: AnswerBoard, clock: Clock) -> Periodic
     return PeriodicJob(
         name="rebuild-lost-answers", every_seconds=LOST_EVERY_SECONDS, run=lambda _now: rebuild(), clock=clock
     )
+
+
+def compare(store: LimitsStore, board: AnswerBoard, clock: Clock) -> PeriodicJob:
+    """Compare Redis with Postgres each hour and put right what differs; the gauge and the log say that it did."""
+
+    async def run(_now: datetime) -> None:
+        if await board.is_complete():
+            await find_drift(store=store, board=board, repair=True)
+
+    return PeriodicJob(name="compare-answers", every_seconds=COMPARE_EVERY_SECONDS, run=run, clock=clock)

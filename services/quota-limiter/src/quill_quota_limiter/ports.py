@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Protocol
 from quill_runtime.event_store import NewEvent, StoredEvent
 
 from quill_quota_limiter.domain.credit_balance import CreditBalance
+from quill_quota_limiter.domain.drop_report import DropReport, DropTotals
 from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.evaluation import Evaluation, OrganizationLimits
 from quill_quota_limiter.domain.limit_state import Transition
@@ -298,6 +299,22 @@ class AnswerBoard(Protocol):
         """All project tokens that carry a mark."""
         ...
 
+    async def marks(self, tokens: Collection[str]) -> Mapping[tuple[str, str], Mapping[str, int]]:
+        """For ("limited" or "suspended", meter), the score of each of these tokens that has one."""
+        ...
+
     async def remove_organizations(self, organization_ids: Collection[str]) -> None: ...
 
     async def remove_tokens(self, tokens: Collection[str]) -> None: ...
+
+
+class DropReportStore(Protocol):
+    """What capture services let through and dropped, as they report it."""
+
+    async def keep(self, report: DropReport, *, now: datetime) -> Literal["new", "repeat", "conflict"]:
+        """Keep a report unless its id was used: by the same content, or by another."""
+        ...
+
+    async def totals(self, organization_id: str, *, start: datetime, end: datetime) -> dict[str, DropTotals]:
+        """Sums by meter over reports whose window starts in the half-open span."""
+        ...

@@ -1,5 +1,6 @@
 """What an answer board must show, once in memory and once on Redis; and that Redis can be lost (L8, L9)."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
@@ -21,6 +22,7 @@ from quill_quota_limiter.usecases import (
     take_in_customers,
     take_in_usage,
 )
+from quill_quota_limiter.usecases.drift import find_drift
 
 pytestmark = pytest.mark.integration
 
@@ -329,3 +331,48 @@ async def test_a_redis_that_is_away_is_said_to_be_unavailable():
     with pytest.raises(BoardUnavailable):
         await board.read(["acme"])
     await board.stop()
+
+
+async def test_every_kind_of_drift_is_found_and_repaired(redis_board, client, world, customer_snapshot, usage_snapshot):
+    store, arrive = world
+    names = await fill(store, arrive, customer_snapshot, usage_snapshot)
+    await rebuild_answers(store=store, board=redis_board)
+    before = await redis_board.read(names), await marks_on(redis_board, client)
+    clean = await find_drift(store=store, board=redis_board, settle_seconds=0)
+    assert (clean.organizations, clean.counts) == (len(names), {})
+    generation = await client.get("quill:limits-board:generation")
+    answers = f"quill:limits:{generation}:"
+    await client.delete(answers + "org-1")
+    await client.set(answers + "org-2", '{"revision":0,"license_id":"license-1","meters":{}}')
+    await client.set(answers + "org-3", (await client.get(answers + "org-3")).replace('"license-1"', '"license-9"'))
+    await client.zadd(LIMITED + "events", {"phc_ghost": END, "phc_7_1": 1})
+    await client.zrem(LIMITED + "events", "phc_5_0")
+    await client.set("quill:limits-marks:ghost", "1 ab 1")
+    found = await find_drift(store=store, board=redis_board, settle_seconds=0)
+    assert found.counts == {
+        "missing_answer": 1,
+        "stale_answer": 1,
+        "wrong_answer": 1,
+        "wrong_mark": 2,
+        "unknown_organization": 1,
+        "foreign_mark": 1,
+    }
+    assert {drift.subject for drift in found.drifts} == {
+        "org-1", "org-2", "org-3", "phc_7_1", "phc_5_0", "ghost", "phc_ghost",
+    }  # fmt: skip
+    repaired = await find_drift(store=store, board=redis_board, repair=True, settle_seconds=0)
+    assert repaired.counts == found.counts
+    assert (await find_drift(store=store, board=redis_board, settle_seconds=0)).counts == {}
+    assert (await redis_board.read(names), await marks_on(redis_board, client)) == before
+
+
+async def test_what_is_decided_while_comparing_is_no_drift(board, world, customer_snapshot, usage_snapshot):
+    """Committed, and put up a moment later: the second look finds nothing."""
+    store, arrive = world
+    await arrive(customer_snapshot(events=10), usage_snapshot(events=1))
+    await rebuild_answers(store=store, board=board)
+    await arrive(usage_snapshot(revision=2, events=10))
+    comparing = asyncio.create_task(find_drift(store=store, board=board, settle_seconds=1.0))
+    await asyncio.sleep(0.3)
+    await publish_answers(["acme"], store=store, board=board)
+    assert (await comparing).counts == {}

@@ -15,12 +15,13 @@ from quill_runtime.outbox import Outbox
 pytestmark = pytest.mark.integration
 
 
-async def command(name: str, **environment: str) -> tuple[int, str]:
+async def command(name: str, *flags: str, **environment: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "quill_quota_limiter",
         name,
+        *flags,
         env={**os.environ, "QUILL_SEALING_KEYS": "k1:" + "A" * 43, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -45,6 +46,19 @@ async def test_migrate_then_rebuild_fills_an_empty_redis(database_url, redis_url
     assert "organizations=1" in output
     async with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         assert await client.zrange("@posthog/quota-limits/events", 0, -1) == ["phc_1"]
+        status, output = await command("drift", **settings)
+        assert (status, output.splitlines()[-1]) == (0, "1 organizations, 0 differences")
+        await client.zadd("@posthog/quota-limits/events", {"phc_ghost": 1})
+        status, output = await command("drift", "--json", **settings)
+        assert status == 1
+        assert '"counts":{"foreign_mark":1}' in output
+        status, output = await command("drift", "--repair", **settings)
+        assert status == 0
+        assert "foreign_mark  phc_ghost" in output
+        assert await client.zrange("@posthog/quota-limits/events", 0, -1) == ["phc_1"]
+        status, output = await command("drift", "--really", **settings)
+        assert status == 2
+        assert "--really" in output
 
 
 async def test_a_wrong_setting_stops_the_start_with_its_name(database_url):

@@ -7,9 +7,10 @@ import httpx
 import jwt
 import pytest
 from quill_quota_limiter import wire
-from quill_quota_limiter.api import limit_rules, limits, quota, rule_changes, what_if
+from quill_quota_limiter.api import dropped, limit_rules, limits, quota, rule_changes, what_if
 from quill_quota_limiter.api.authorization import Gate
 from quill_quota_limiter.api.front import QuotaFront
+from quill_quota_limiter.store.drop_reports import MemoryDropReports
 from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
 from quill_quota_limiter.store.mirror import Mirror
 from quill_quota_limiter.store.standing_lookup import StandingLookup
@@ -66,6 +67,7 @@ async def client(request, board, customer_snapshot, usage_snapshot):
     tokens = ApiTokens.parse(f"ops:operator:{hashed('operator-token')},edge:service:{hashed('service-token')}")
     gate = Gate(tokens, keyring, clock)
     lookup = StandingLookup(Mirror(organizations_max=10), board, store, stale_seconds=5.0)
+    drops = MemoryDropReports()
     desk = quota.QuotaDesk(lookup, clock, "allow")
     app = create_app(
         title="test",
@@ -73,7 +75,8 @@ async def client(request, board, customer_snapshot, usage_snapshot):
             quota.router(desk, gate),
             limit_rules.router(store=store, gate=gate, clock=clock),
             rule_changes.router(store=store, gate=gate, clock=clock),
-            limits.router(store=store, board=board, gate=gate, clock=clock),
+            dropped.router(store=store, drops=drops, gate=gate, clock=clock),
+            limits.router(store=store, board=board, drops=drops, gate=gate, clock=clock),
             what_if.router(store=store, gate=gate, clock=clock),
         ],
     )
@@ -319,3 +322,55 @@ async def test_a_what_if_without_sense_is_refused_by_field(client, asked, attr):
 async def test_what_if_is_for_who_may_see_the_limits(client, headers, status):
     answer = await client.post("/v1/limits/acme/what-if", json={"meter": "events"}, headers=headers)
     assert answer.status_code == status
+
+
+def dropped_report(**changes):
+    return {
+        "id": "us-1",
+        "organization_id": "acme",
+        "usage_key": "events",
+        "source": "us",
+        "window_start": "2026-10-10T11:00:00Z",
+        "window_end": "2026-10-10T12:00:00Z",
+        "allowed": 70,
+        "dropped": 30,
+    } | changes
+
+
+async def test_what_was_let_through_and_dropped_is_kept_once_and_shown(client):
+    async def report(headers=SERVICE, **changes):
+        return await client.post("/v1/limits/dropped", json=dropped_report(**changes), headers=headers)
+
+    told = [
+        await report(),
+        await report(),
+        await report(dropped=31),
+        await report(id="us-2", dropped=5, headers=signed("acme")),
+        await report(id="us-3", window_start="2026-09-30T23:00:00Z"),
+        await report(id="us-4", organization_id="beta"),
+    ]
+    verdicts = [answer.json().get("verdict") or answer.json()["code"] for answer in told]
+    assert verdicts == ["new", "repeat", "id_reused", "new", "new", "new"]
+    shown = (await client.get("/v1/limits/acme", headers=OPERATOR)).json()
+    assert shown["dropped"] == {"events": {"allowed": 140, "dropped": 35, "reports": 2}}
+    explained = (await client.get("/v1/limits/acme/explain?meter=events", headers=OPERATOR)).json()
+    assert explained["dropped"] == {"allowed": 140, "dropped": 35, "reports": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "headers", "status", "attr"),
+    [
+        ({"dropped": -1}, SERVICE, 400, "dropped"),
+        ({"dropped": 1.5}, SERVICE, 400, "dropped"),
+        ({"window_start": "2026-10-10T11:00:00"}, SERVICE, 400, "window_start"),
+        ({"window_end": "2026-10-10T11:00:00Z"}, SERVICE, 400, None),
+        ({"usage_key": ""}, SERVICE, 400, "usage_key"),
+        ({"more": 1}, SERVICE, 400, "more"),
+        ({"organization_id": "nobody"}, SERVICE, 404, "organization_id"),
+        ({}, signed("beta"), 403, "organization_id"),
+        ({}, {}, 401, None),
+    ],
+)
+async def test_a_drop_report_that_cannot_be_kept_says_why(client, changes, headers, status, attr):
+    answer = await client.post("/v1/limits/dropped", json=dropped_report(**changes), headers=headers)
+    assert (answer.status_code, answer.json()["attr"]) == (status, attr)

@@ -12,11 +12,13 @@ from quill_runtime.problems import Problem
 
 from quill_quota_limiter import wire
 from quill_quota_limiter.api.authorization import Caller, Gate
+from quill_quota_limiter.domain.drop_report import DropTotals
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.limit_state import LimitState, Transition, replay
 from quill_quota_limiter.domain.quota_answer import standing_of
-from quill_quota_limiter.ports import AnswerBoard, LimitsStore, LimitsTransaction
+from quill_quota_limiter.ports import AnswerBoard, DropReportStore, LimitsStore, LimitsTransaction
 from quill_quota_limiter.usecases.answers import rebuild_answers
+from quill_quota_limiter.usecases.drift import DriftReport, find_drift
 
 HISTORY_MAX = 1_000
 
@@ -31,7 +33,13 @@ class History(BaseModel):
     next_after: int | None
 
 
-def router(*, store: LimitsStore, board: AnswerBoard, gate: Gate, clock: Clock) -> APIRouter:
+class ShownLimits(LimitStates):
+    """Limit states, and by meter what capture services reported of the present billing period."""
+
+    dropped: dict[str, DropTotals]
+
+
+def router(*, store: LimitsStore, board: AnswerBoard, drops: DropReportStore, gate: Gate, clock: Clock) -> APIRouter:
     """``/v1/limits/…``: states, reasons, history, rebuild."""
     routes = APIRouter(tags=["limits"])
 
@@ -47,12 +55,27 @@ def router(*, store: LimitsStore, board: AnswerBoard, gate: Gate, clock: Clock) 
             "is_complete": report.is_complete,
         }
 
+    @routes.get("/v1/limits/drift")
+    async def show_drift(authorization: Authorization = None) -> DriftReport:
+        """Compare Redis with Postgres, page by page. Operators only."""
+        gate.admit_operator(authorization)
+        return await find_drift(store=store, board=board)
+
+    @routes.post("/v1/limits/drift")
+    async def repair_drift(authorization: Authorization = None) -> DriftReport:
+        """Compare and put right what differs; the answer says what did. Operators only."""
+        gate.admit_operator(authorization)
+        return await find_drift(store=store, board=board, repair=True)
+
     @routes.get("/v1/limits/{organization_id}")
-    async def show_limits(organization_id: str, authorization: Authorization = None) -> LimitStates:
-        """All limit states of an organization, as published on ``limits.states.v1``."""
+    async def show_limits(organization_id: str, authorization: Authorization = None) -> ShownLimits:
+        """All limit states of an organization, as published on ``limits.states.v1``, and what was dropped."""
         caller = gate.admit(authorization)
         async with store.begin() as tx:
-            return wire.to_wire_states(await known_limits(tx, caller, organization_id))
+            limits = await known_limits(tx, caller, organization_id)
+        states = wire.to_wire_states(limits)
+        dropped = await drops.totals(organization_id, start=states.period_start, end=states.period_end)
+        return ShownLimits(**states.model_dump(), dropped=dropped)
 
     @routes.get("/v1/limits/{organization_id}/explain")
     async def explain(
@@ -71,7 +94,9 @@ def router(*, store: LimitsStore, board: AnswerBoard, gate: Gate, clock: Clock) 
         state = replay(log)
         if state is None:
             raise Problem(404, "no_decision", f"nothing had been decided by {instant.isoformat()}", attr="at")
-        return _explanation(log[-1], state, instant=instant)
+        evidence = log[-1].evidence
+        totals = await drops.totals(organization_id, start=evidence.period_start, end=evidence.period_end)
+        return {**_explanation(log[-1], state, instant=instant), "dropped": totals.get(meter)}
 
     @routes.get("/v1/limits/{organization_id}/history")
     async def show_history(

@@ -313,6 +313,15 @@ class MemoryBoard:
             for scores in marks.values():
                 yield list(scores)
 
+    async def marks(self, tokens: Collection[str]) -> Mapping[tuple[str, str], Mapping[str, int]]:
+        self._reach()
+        wanted = set(tokens)
+        return {
+            (kind, meter): {token: score for token, score in scores.items() if token in wanted}
+            for kind, marks in (("limited", self.limited), ("suspended", self.suspended))
+            for meter, scores in marks.items()
+        }
+
     async def remove_organizations(self, organization_ids: Collection[str]) -> None:
         self._reach()
         for name in organization_ids:

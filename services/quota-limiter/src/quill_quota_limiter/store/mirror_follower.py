@@ -153,7 +153,7 @@ class MirrorFollower(BackgroundTask):
         self._epoch, self._sequence = change.epoch, change.sequence
         mirror, name, place = self._mirror, change.organization_id, f"{change.epoch}-{change.sequence}"
         if change.answer is not None:
-            mirror.put(name, change.answer, place=place)
+            mirror.put(name, change.answer, or_equal=True, place=place)
         if change.retired:
             mirror.retire(name, change.retired, place=place)
         if change.active:

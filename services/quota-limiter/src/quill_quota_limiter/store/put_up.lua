@@ -90,7 +90,10 @@ if marks_change or (building and revision_in(building) == 0) then
   end
 end
 redis.call('SET', KEYS[1], ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
-local is_news = ARGV[6] == 'newer' or (current and revision_in(current) < revision)
+-- A rebuild tells of nothing that is on the board already; a repair tells of what it puts right.
+local is_news = ARGV[6] == 'newer'
+  or (current and revision_in(current) < revision)
+  or (current and not building and redis.call('GET', ARGV[10] .. current .. ':' .. organization) ~= value)
 for _, generation in ipairs({current or '', building or ''}) do
   if generation ~= '' then
     redis.call('SET', ARGV[10] .. generation .. ':' .. organization, value)

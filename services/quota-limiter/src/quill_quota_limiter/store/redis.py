@@ -157,6 +157,21 @@ class RedisBoard:
                     async for page in self._scan_members(key):
                         yield page
 
+    async def marks(self, tokens: Collection[str]) -> Mapping[tuple[str, str], Mapping[str, int]]:
+        wanted = list(tokens)
+        found: dict[tuple[str, str], dict[str, int]] = {}
+        for kind, prefix in (("limited", LIMITED_PREFIX), ("suspended", SUSPENDED_PREFIX)):
+            async for keys in self._scan(prefix + "*"):
+                for key in keys:
+                    scores = found.setdefault((kind, key.removeprefix(prefix)), {})
+                    for first in range(0, len(wanted), SCAN_PAGE):
+                        page = wanted[first : first + SCAN_PAGE]
+                        async with _reachable():
+                            values = await _awaited(self._redis.zmscore(key, page))
+                        pairs = zip(page, values, strict=True)
+                        scores.update((token, int(score)) for token, score in pairs if score is not None)
+        return found
+
     async def remove_organizations(self, organization_ids: Collection[str]) -> None:
         names = list(organization_ids)
         async with _reachable():

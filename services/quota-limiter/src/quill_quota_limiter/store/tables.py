@@ -143,3 +143,19 @@ shadow_differences = Table(
     Column("evidence", JSONB, nullable=False),
     comment="Where the shadow table would have decided otherwise: one row per pair of states, bounded per run.",
 )
+
+drop_reports = Table(
+    "drop_reports",
+    metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("report_id", String, primary_key=True),
+    Column("usage_key", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("window_start", _Instant, nullable=False),
+    Column("window_end", _Instant, nullable=False),
+    Column("allowed", BigInteger, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
+    Column("received_at", _Instant, nullable=False),
+    Index("drop_reports_window_idx", "organization_id", "window_start"),
+    comment="What a source let through and dropped of one meter in a window; one row per id.",
+)

@@ -1,11 +1,13 @@
 """Put up what was decided, put it up again when it was lost, and read it."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.project_marks import ProjectTokens
 from quill_quota_limiter.ports import AnswerBoard, LimitsStore
 
@@ -40,20 +42,28 @@ async def rebuild_answers(*, store: LimitsStore, board: AnswerBoard) -> RebuildR
     mark = await board.begin_rebuild()
     tokens_of = TokensReader(store)
     written = 0
-    last = ""
-    while True:
-        async with store.begin() as tx:
-            page = await tx.known_limits_after(last, at_most=REBUILD_PAGE)
-        if not page:
-            break
-        await board.publish(page, tokens_of=tokens_of, rewrite=True)
+    page = await _known_page("", store=store)
+    while page:
+        # The next page is read while this one is written.
+        following = asyncio.create_task(_known_page(page[-1].organization_id, store=store))
+        try:
+            await board.publish(page, tokens_of=tokens_of, rewrite=True)
+        except BaseException:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            raise
         written += len(page)
-        last = page[-1].organization_id
-    removed_organizations = await _remove_unknown_organizations(store=store, board=board)
-    removed_tokens = await _remove_unknown_tokens(store=store, board=board)
+        page = await following
+    removed_organizations = await remove_unknown_organizations(store=store, board=board)
+    removed_tokens = await remove_unknown_tokens(store=store, board=board)
     report = RebuildReport(written, removed_organizations, removed_tokens, await board.finish_rebuild(mark))
     log.info("answers.rebuilt", organizations=written, is_complete=report.is_complete)
     return report
+
+
+async def _known_page(last: str, *, store: LimitsStore) -> list[OrganizationLimits]:
+    async with store.begin() as tx:
+        return await tx.known_limits_after(last, at_most=REBUILD_PAGE)
 
 
 async def rebuild_if_lost(*, store: LimitsStore, board: AnswerBoard) -> RebuildReport | None:
@@ -74,7 +84,8 @@ class TokensReader:
             return await tx.tokens(organization_ids)
 
 
-async def _remove_unknown_organizations(*, store: LimitsStore, board: AnswerBoard) -> int:
+async def remove_unknown_organizations(*, store: LimitsStore, board: AnswerBoard) -> int:
+    """Remove answers of organizations that no customer is known of; returns how many."""
     removed = 0
     async for page in board.organization_pages():
         async with store.begin() as tx:
@@ -88,7 +99,7 @@ async def _remove_unknown_organizations(*, store: LimitsStore, board: AnswerBoar
     return removed
 
 
-async def _remove_unknown_tokens(*, store: LimitsStore, board: AnswerBoard) -> int:
+async def remove_unknown_tokens(*, store: LimitsStore, board: AnswerBoard) -> int:
     """Remove marks of tokens that no organization ever named; tokens of known ones were settled with their answers."""
     removed = 0
     async for page in board.token_pages():
