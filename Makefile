@@ -5,7 +5,7 @@ PACKAGES := $(subst -,_,$(notdir $(patsubst %/pyproject.toml,%,$(wildcard libs/*
 	apps/*/pyproject.toml devtools/*/pyproject.toml))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status secrets test check bench bench-ingest clean
+.PHONY: help demo up down status secrets test check bench bench-ingest bench-limits clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ bench: ## measure; each benchmark prints its ratio to a ceiling measured in the 
 
 bench-ingest: ## measure usage ingest alone: speed, growth with history, latency; ARGS=--quick for a few minutes
 	@set -e; for part in ingest ingest_growth ingest_latency; do $(RUN) python -m benchmarks.$$part $(ARGS); done
+
+bench-limits: ## measure quota checks, decisions, the stream and a rebuild alone; ARGS=--quick
+	@$(RUN) python -m benchmarks.quota_check $(ARGS)
+	@$(RUN) python -m benchmarks.limits_delivery $(ARGS)
 
 clean: down ## remove the stack's data and every cache; downloads and .venv stay
 	@rm -rf .local/stack .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,13 +3,13 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from quill_stack.components import Component, Secrets, module_name, plan
-from quill_stack.ports import PortChooser
+from quill_stack.ports import PortChooser, free_port
 from quill_stack.processes import Child, leashed, run_tool
 from quill_stack.progress import Progress
 from quill_stack.stores import Stores
@@ -33,6 +33,7 @@ class RunningService:
     child: Child
     database_url: str
     kept: Secrets
+    environment: Mapping[str, str]
 
     @property
     def cpu_seconds(self) -> float:
@@ -81,12 +82,34 @@ def running_service(name: str, stores: Stores, says: Progress) -> Iterator[Runni
         child = Child(name, leashed(component.argv(), "KILL"), log=stores.state.logs / f"{name}.log", env=environment)
         try:
             child.wait_until(lambda: probe_component(component), seconds=READY_SECONDS, advice="read its log")
-            started = RunningService(component, child, database_url, kept)
+            started = RunningService(component, child, database_url, kept, environment)
         except BaseException:
             child.kill()
             raise
     try:
         yield started
+    finally:
+        child.stop()
+
+
+@contextmanager
+def further_replica(
+    service: RunningService, stores: Stores, says: Progress, settings: Mapping[str, str]
+) -> Iterator[RunningService]:
+    """Another process of the same service on the same stores, with some settings of its own."""
+    port = free_port()
+    component = replace(service.component, port=port)
+    environment = {**service.environment, **settings, "HTTP_PORT": str(port)}
+    name = f"{component.name}-further"
+    with says.step(f"Starting another {component.name}"):
+        child = Child(name, leashed(component.argv(), "KILL"), log=stores.state.logs / f"{name}.log", env=environment)
+        try:
+            child.wait_until(lambda: probe_component(component), seconds=READY_SECONDS, advice="read its log")
+        except BaseException:
+            child.kill()
+            raise
+    try:
+        yield replace(service, component=component, child=child, environment=environment)
     finally:
         child.stop()
 
