@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 from quill_pricing.period import BillingSchedule, Interval
+from quill_pricing.schedule_history import ScheduleChange
 from quill_usage_ingest.domain.completeness import Completeness
 from quill_usage_ingest.domain.organization import CustomerFacts, Organization
 from quill_usage_ingest.domain.usage_report import Correction, UsageReport, UsageWindow
@@ -62,7 +63,7 @@ def arrived(claim: Callable[..., UsageReport]) -> Callable[..., ArrivedReport]:
 
 @pytest.fixture
 def organization() -> Callable[..., Organization]:
-    """``organization(revision=2, anchor=…)``: a customer billed by the month."""
+    """``organization(revision=2, anchor=…)``: a customer billed by the month, who agreed to it on its anchor."""
 
     def build(
         organization_id: str = "acme",
@@ -72,12 +73,16 @@ def organization() -> Callable[..., Organization]:
         interval: str = "month",
         license_id: str = "license-1",
         quotas: dict[str, int | None] | None = None,
+        agreed: datetime | None = None,
     ) -> Organization:
+        schedule = BillingSchedule(anchor, Interval.parse(interval))
+        begins = ScheduleChange(schedule, schedule.period_containing(agreed).start, agreed) if agreed else None
         return Organization(
             organization_id=organization_id,
             license_id=license_id,
             customer_revision=revision,
-            schedule=BillingSchedule(anchor, Interval.parse(interval)),
+            schedule=schedule,
+            begins=begins,
             customer=CustomerFacts(
                 customer_id=f"customer-of-{organization_id}", license_type="cloud", quotas=quotas or {}
             ),

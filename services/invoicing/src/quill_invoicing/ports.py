@@ -116,12 +116,14 @@ class UsageStore(Protocol):
     """Observations, closings and what came after them."""
 
     async def observe(
-        self, organization_id: str, period_start: datetime, seen: Observation, *, corrected_revision: int
+        self, organization_id: str, period: BillingPeriod, seen: Observation, *, corrected_revision: int
     ) -> bool:
-        """Append an observation unless the period was already read to its revision; True when it is new."""
+        """Append an observation of a period unless its start was already read to that revision; True when it is new."""
         ...
 
-    async def usage_history(self, organization_id: str, period_start: datetime) -> UsageHistory: ...
+    async def usage_history(self, organization_id: str, period: BillingPeriod) -> UsageHistory:
+        """The observations that tell of this period, of all that were made of one with its start."""
+        ...
 
     async def close(self, closed: ClosedPeriod) -> bool:
         """Write the closing down; False when the period is closed already."""

@@ -14,6 +14,7 @@ from quill_invoicing.usecases.close_period import close_due_periods
 from quill_invoicing.usecases.keep_terms import keep_terms
 from quill_invoicing.usecases.record_usage import record_usage
 from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
+from quill_pricing.schedule_history import ScheduleChange, ScheduleHistory
 
 pytestmark = pytest.mark.integration
 
@@ -57,8 +58,7 @@ class Story:
             collection_mode="quill-rates",
             schedule={"anchor": self.schedule.anchor, "interval": str(self.schedule.interval)},
             period={"start": period.start, "end": period.end},
-            items=[self.make.item(price=CENT, allowance=0)],
-            **changed,
+            **{"items": [self.make.item(price=CENT, allowance=0)], **changed},
         )
         async with self.store.begin() as tx:
             await keep_terms(terms, tx=tx, now=at(now))
@@ -339,3 +339,126 @@ async def test_after_years_away_everything_is_closed_in_order(begun):
         "2028-02-29..2028-03-30: 1",
         "2028-03-30..2028-04-30: 0",
     ]
+
+
+class CutStory(Story):
+    """The same with usage as usage-ingest tells it: it keeps the days, and the schedules as it knows them."""
+
+    def __init__(self, store, make, schedule: BillingSchedule) -> None:
+        super().__init__(store, make, schedule)
+        self.counted = ScheduleHistory(schedule)
+        self.days: dict[datetime, tuple[int, datetime]] = {}
+
+    async def reschedule(self, now: str, schedule: str, *, counted: bool = True) -> None:
+        """``2026-01-15 month``: agreed on now; usage-ingest hears it now, or when `recut`."""
+        anchor, interval = schedule.split(" ", 1)
+        self.schedule = BillingSchedule(at(anchor), Interval.parse(interval))
+        self.change = ScheduleChange(self.schedule, self.period(now).start, at(now))
+        await self.agree(now)
+        if counted:
+            await self.recut(now)
+
+    async def recut(self, now: str) -> None:
+        self.counted = self.counted.changed(self.change)
+        await self.told(now)
+
+    async def used(self, now: str, day: str, units: int) -> None:
+        """Units more on a day, reported now."""
+        self.days[at(day)] = (self.days.get(at(day), (0, at(now)))[0] + units, at(now))
+        await self.told(now)
+
+    async def told(self, now: str) -> None:
+        """The snapshot as of now: what each period adds up to."""
+        self.revisions += 1
+        sums: dict[BillingPeriod, list[tuple[int, datetime]]] = {}
+        for day, cell in self.days.items():
+            sums.setdefault(self.counted.period_containing(day), []).append(cell)
+        observed = [
+            ObservedPeriod(
+                period,
+                Observation(
+                    self.revisions, max(as_of for _, as_of in cells), {"events": sum(units for units, _ in cells)}
+                ),
+                0,
+            )
+            for period, cells in sorted(sums.items(), key=lambda item: item[0].start)
+        ]
+        async with self.store.begin() as tx:
+            await record_usage("org-1", observed, tx=tx, now=at(now), report_every=timedelta(days=1))
+
+
+CUTS = {
+    "month to year": ("2026-01-01 month", "2026-01-15 year", "2026-01-01..2026-01-15", "2026-01-15..2027-01-15"),
+    "year to month": ("2026-01-01 year", "2026-01-15 month", "2026-01-01..2026-01-15", "2026-01-15..2026-02-15"),
+    "31st to 15th": ("2025-12-31 month", "2026-01-15 month", "2025-12-31..2026-01-15", "2026-01-15..2026-02-15"),
+}
+
+
+@pytest.fixture(params=CUTS.values(), ids=CUTS)
+async def cut(request, store, make):
+    """A customer with 10 units on the 10th and, already counted, 7 on the 16th; the cut will be on the 15th."""
+    was, becomes, first, second = request.param
+    anchor, interval = was.split(" ", 1)
+    story = CutStory(store, make, BillingSchedule(at(anchor), Interval.parse(interval)))
+    await story.agree(anchor)
+    await story.used("2026-01-11", "2026-01-10", 10)
+    await story.used("2026-01-17", "2026-01-16", 7)
+    return story, becomes, first, second
+
+
+async def close_both(story: CutStory, second: str) -> None:
+    await story.close("2026-02-01")
+    await story.close(at(second.split("..")[1]) + GRACE.length)
+
+
+async def test_a_day_after_the_cut_that_was_counted_before_the_change_is_billed_once(cut):
+    story, becomes, first, second = cut
+    await story.reschedule("2026-01-17 09:00", becomes)
+    await close_both(story, second)
+    assert await story.invoices() == [f"{first}: 10", f"{second}: 7"]
+
+
+async def test_a_day_before_the_cut_that_is_reported_after_the_change_is_billed(cut):
+    story, becomes, first, second = cut
+    await story.reschedule("2026-01-17 09:00", becomes)
+    await story.used("2026-01-17 10:00", "2026-01-14", 5)
+    await close_both(story, second)
+    assert await story.invoices() == [f"{first}: 15", f"{second}: 7"]
+
+
+async def test_what_comes_after_the_cut_period_was_closed_is_an_adjustment_of_its_own_period(cut):
+    story, becomes, first, second = cut
+    await story.reschedule("2026-01-17 09:00", becomes)
+    assert await story.close("2026-01-17 10:00") == 1
+    await story.used("2026-01-18", "2026-01-14", 5)
+    await story.used("2026-01-18 01:00", "2026-01-15", 2)
+    await close_both(story, second)
+    assert await story.invoices() == [f"{first}: 10", f"{second}: 9 | {first[:10]} +5"]
+
+
+async def test_usage_that_is_cut_later_than_the_period_was_closed_is_an_adjustment(cut):
+    """usage-ingest hears of the change last: until then it tells of the whole period, which nobody bills."""
+    story, becomes, first, second = cut
+    await story.used("2026-01-17 08:00", "2026-01-14", 5)
+    await story.reschedule("2026-01-17 09:00", becomes, counted=False)
+    await story.used("2026-01-17 10:00", "2026-01-16", 1)
+    # Of 1 to 15 January it knows what was told by then: 10 units.
+    assert await story.close("2026-01-17 11:00") == 1
+    await story.used("2026-01-17 12:00", "2026-01-16", 1)
+    await story.recut("2026-01-17 13:00")
+    await close_both(story, second)
+    assert await story.invoices() == [f"{first}: 10", f"{second}: 9 | {first[:10]} +5"]
+
+
+async def test_limits_lowered_before_the_cut_still_bill_what_they_let_through(store, make):
+    """8 were let through while 10 were allowed; on the 12th the limit fell to 3, on the 15th the year begins (L12)."""
+    story = CutStory(store, make, BillingSchedule(at("2026-01-01"), Interval.parse("month")))
+    await story.agree("2026-01-01", items=[make.item(price=CENT, allowance=0, quota=10)])
+    await story.used("2026-01-11", "2026-01-10", 8)
+    await story.agree("2026-01-12", items=[make.item(price=CENT, allowance=0, quota=3)])
+    story.schedule = BillingSchedule(at("2026-01-15"), Interval.parse("year"))
+    await story.agree("2026-01-17", items=[make.item(price=CENT, allowance=0, quota=3)])
+    story.change = ScheduleChange(story.schedule, at("2026-01-15"), at("2026-01-17"))
+    await story.recut("2026-01-17")
+    await story.close("2026-01-18")
+    assert await story.invoices() == ["2026-01-01..2026-01-15: 8"]

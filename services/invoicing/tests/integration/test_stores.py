@@ -77,7 +77,7 @@ async def test_without_a_subscription_no_invoice_is_made_and_usage_is_kept(store
     assert await invoices(store) == []
     async with store.begin() as tx:
         assert (await tx.closed_period("org-1", october.start)).invoice_id is None
-        assert (await tx.usage_history("org-1", october.start)).newest_revision == 1
+        assert (await tx.usage_history("org-1", october)).newest_revision == 1
 
 
 async def test_an_older_or_repeated_snapshot_changes_nothing(store, make, october):
@@ -88,7 +88,7 @@ async def test_an_older_or_repeated_snapshot_changes_nothing(store, make, octobe
     await record(store, make.observed(2, 900))
     async with store.begin() as tx:
         history = await tx.terms_history("org-1")
-        usage = await tx.usage_history("org-1", october.start)
+        usage = await tx.usage_history("org-1", october)
     assert [terms.revision for terms in history.versions] == [5]
     assert [seen.revision for seen in usage.observations] == [3]
 

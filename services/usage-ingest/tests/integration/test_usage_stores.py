@@ -186,7 +186,7 @@ async def test_a_new_schedule_moves_windows_and_keeps_what_was_published(begin, 
         moved = await project_customers([organization(revision=2, anchor=OCTOBER + timedelta(days=14))], tx=tx)
         assert moved.rescheduled == ("acme",)
     assert await used(begin) == {
-        datetime(2026, 9, 15, tzinfo=UTC): {"events": CounterUsage(10, 0, 10)},
+        OCTOBER: {"events": CounterUsage(10, 0, 10)},
         datetime(2026, 10, 15, tzinfo=UTC): {"events": CounterUsage(1, 0, 1)},
     }
     assert await revision(begin) == 3

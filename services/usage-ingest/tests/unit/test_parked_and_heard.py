@@ -110,5 +110,5 @@ def test_what_is_no_source_name_is_counted_and_not_watched():
 def test_a_source_is_new_to_an_organization_once():
     standing = UsageStanding(BillingSchedule(DAY, Interval.parse("month")), 3, ["us"])
     pairs = [("acme", "us"), ("acme", "eu"), ("acme", "eu"), ("acme", "no name"), ("globex", "us")]
-    known = {"acme": standing, "globex": UsageStanding(standing.schedule, 0)}
+    known = {"acme": standing, "globex": UsageStanding(standing.schedules, 0)}
     assert new_sources(pairs, known) == {"acme": {"eu"}, "globex": {"us"}}

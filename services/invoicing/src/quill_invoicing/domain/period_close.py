@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
-
-from quill_invoicing.domain.terms import CustomerTerms
+from quill_pricing.period import BillingPeriod
+from quill_pricing.schedule_history import Schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +29,9 @@ class Grace:
         return now - self.length
 
 
-def period_after(period: BillingPeriod, terms: CustomerTerms) -> BillingPeriod:
-    """The billing period that begins where one ended, on the schedule in force.
+def period_from(start: datetime, schedules: Schedules) -> BillingPeriod:
+    """The billing period that begins where everything before is closed, given the schedules known now.
 
-    After the anchor moved, the first period is the rest of the new schedule's, so that periods neither overlap nor
-    leave a hole.
+    It ends early where another schedule cuts it, so that periods neither overlap nor leave a hole.
     """
-    schedule = BillingSchedule(anchor=terms.anchor, interval=Interval.parse(terms.interval))
-    following = schedule.period_containing(period.end)
-    return BillingPeriod(start=period.end, end=following.end)
-
-
-def open_period_given(open_period: BillingPeriod, terms: CustomerTerms) -> BillingPeriod:
-    """The open period once newer terms are known.
-
-    A moved anchor begins a new period inside the open one and so ends it early; terms written for a later period, or
-    for an earlier one, change nothing.
-    """
-    begins = terms.period.start
-    if begins == open_period.start:
-        return terms.period
-    if open_period.start < begins < open_period.end:
-        return BillingPeriod(start=open_period.start, end=begins)
-    return open_period
+    return BillingPeriod(start=start, end=schedules.period_containing(start).end)

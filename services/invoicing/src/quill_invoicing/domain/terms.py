@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from quill_pricing.period import BillingPeriod
+from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
 from quill_pricing.price import Price, price_from_document
+from quill_pricing.schedule_history import ScheduleChange, ScheduleHistory
 
 CollectionMode = Literal["stripe-rates", "quill-rates"]
 
@@ -71,6 +72,12 @@ class CustomerTerms:
     period: BillingPeriod
     items: tuple[TermsItem, ...]
 
+    @property
+    def schedule_change(self) -> ScheduleChange:
+        """What these terms say of the schedule."""
+        schedule = BillingSchedule(anchor=self.anchor, interval=Interval.parse(self.interval))
+        return ScheduleChange(schedule, begins=self.period.start, effective_at=self.effective_at)
+
     def bills_like(self, other: "CustomerTerms") -> bool:
         """Whether only facts without a bearing on money differ (a period rolled over, a name changed)."""
         return (
@@ -112,6 +119,18 @@ class TermsHistory:
     def license_id(self) -> str | None:
         """The license that the customer belongs to; None while nothing is known of it."""
         return self.versions[-1].license_id if self.versions else None
+
+    @property
+    def schedules(self) -> ScheduleHistory:
+        """What makes the customer's billing periods: usage-ingest follows the same changes in the same order (L21).
+
+        Raises:
+            IndexError: nothing is known of the customer.
+        """
+        history = ScheduleHistory(self.versions[0].schedule_change.schedule)
+        for terms in self.versions[1:]:
+            history = history.changed(terms.schedule_change)
+        return history
 
     def at(self, instant: datetime) -> CustomerTerms | None:
         """The terms in force: the highest revision whose time had come. None before the first."""

@@ -113,21 +113,22 @@ class MemoryTransaction(MemorySourceRows):
         return TermsHistory.of(self.state.terms.get(organization_id, []))
 
     async def observe(
-        self, organization_id: str, period_start: datetime, seen: Observation, *, corrected_revision: int
+        self, organization_id: str, period: BillingPeriod, seen: Observation, *, corrected_revision: int
     ) -> bool:
-        key = (organization_id, period_start)
+        key = (organization_id, period.start)
         known = self.state.observations.setdefault(key, [])
         if known and known[-1].revision >= seen.revision:
             return False
-        known.append(seen)
+        known.append(replace(seen, period_end=period.end))
         self.state.corrected[key] = max(self.state.corrected.get(key, 0), corrected_revision)
         return True
 
-    async def usage_history(self, organization_id: str, period_start: datetime) -> UsageHistory:
-        key = (organization_id, period_start)
-        return UsageHistory.of(
+    async def usage_history(self, organization_id: str, period: BillingPeriod) -> UsageHistory:
+        key = (organization_id, period.start)
+        known = UsageHistory.of(
             self.state.observations.get(key, []), corrected_revision=self.state.corrected.get(key, 0)
         )
+        return known.telling_of(period)
 
     async def close(self, closed: ClosedPeriod) -> bool:
         key = (closed.organization_id, closed.period.start)

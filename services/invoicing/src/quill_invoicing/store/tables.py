@@ -50,6 +50,7 @@ usage_observations = Table(
     Column("organization_id", String, primary_key=True),
     Column("period_start", _Instant, primary_key=True),
     Column("revision", BigInteger, primary_key=True),
+    Column("period_end", _Instant, nullable=True),
     Column("as_of", _Instant, nullable=False),
     Column("maxima", JSONB, nullable=False),
     comment="What was known of a period's usage at each revision; append-only (L12).",

@@ -28,11 +28,11 @@ class UsageRows:
         self._connection = transaction.connection
 
     async def observe(
-        self, organization_id: str, period_start: datetime, seen: Observation, *, corrected_revision: int
+        self, organization_id: str, period: BillingPeriod, seen: Observation, *, corrected_revision: int
     ) -> bool:
         upsert = insert(usage_periods).values(
             organization_id=organization_id,
-            period_start=period_start,
+            period_start=period.start,
             newest_revision=seen.revision,
             corrected_revision=corrected_revision,
         )
@@ -53,7 +53,8 @@ class UsageRows:
         await self._connection.execute(
             insert(usage_observations).values(
                 organization_id=organization_id,
-                period_start=period_start,
+                period_start=period.start,
+                period_end=period.end,
                 revision=seen.revision,
                 as_of=seen.as_of,
                 maxima=dict(seen.maxima),
@@ -61,21 +62,23 @@ class UsageRows:
         )
         return True
 
-    async def usage_history(self, organization_id: str, period_start: datetime) -> UsageHistory:
+    async def usage_history(self, organization_id: str, period: BillingPeriod) -> UsageHistory:
         corrected = await self._connection.scalar(
             select(usage_periods.c.corrected_revision).where(
-                usage_periods.c.organization_id == organization_id, usage_periods.c.period_start == period_start
+                usage_periods.c.organization_id == organization_id, usage_periods.c.period_start == period.start
             )
         )
         rows = await self._connection.execute(
             select(usage_observations).where(
                 usage_observations.c.organization_id == organization_id,
-                usage_observations.c.period_start == period_start,
+                usage_observations.c.period_start == period.start,
             )
         )
-        return UsageHistory.of(
-            (Observation(row.revision, row.as_of, row.maxima) for row in rows), corrected_revision=corrected or 0
+        known = UsageHistory.of(
+            (Observation(row.revision, row.as_of, row.maxima, row.period_end) for row in rows),
+            corrected_revision=corrected or 0,
         )
+        return known.telling_of(period)
 
     async def close(self, closed: ClosedPeriod) -> bool:
         inserted = await self._connection.scalar(

@@ -10,7 +10,7 @@ from quill_invoicing.domain.closing import ClosedPeriod
 from quill_invoicing.domain.completeness_gate import NOBODY_EXPECTED, ExpectedSources
 from quill_invoicing.domain.invoice import Invoice, invoice_id_of, invoice_number
 from quill_invoicing.domain.invoice_lines import bill_period
-from quill_invoicing.domain.period_close import Grace, period_after
+from quill_invoicing.domain.period_close import Grace, period_from
 from quill_invoicing.domain.terms import CustomerTerms
 from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PlannedEffect
 from quill_invoicing.usecases.hold_closing import record_waivers_used, waivers_to_close_by
@@ -63,7 +63,7 @@ async def close_period(
     )
     if waivers is None:
         return False
-    usage = await tx.usage_history(organization_id, period.start)
+    usage = await tx.usage_history(organization_id, period)
     statement = bill_period(history, usage, period)
     adjustments = await _adjustments(organization_id, room_minor=statement.total_minor, tx=tx)
     newest = history.versions[-1]
@@ -97,7 +97,7 @@ async def close_period(
             created_at=now,
         )
         await _issue(draft, adjustments, owner, tx=tx, now=now)
-    await tx.move_open_period(organization_id, period_after(period, newest))
+    await tx.move_open_period(organization_id, period_from(period.end, history.schedules))
     await tx.release_closing(organization_id, period.start)
     if is_first:
         await record_waivers_used(organization_id, period, waivers, tx=tx, now=now)

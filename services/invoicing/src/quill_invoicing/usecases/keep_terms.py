@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from quill_invoicing.domain.period_close import open_period_given
-from quill_invoicing.domain.terms import CustomerTerms
+from quill_invoicing.domain.period_close import period_from
+from quill_invoicing.domain.terms import CustomerTerms, TermsHistory
 from quill_invoicing.ports import InvoicingTransaction, PlannedEffect
 
 ENSURE_CUSTOMER = "ensure_customer"
@@ -20,12 +20,10 @@ async def keep_terms(terms: CustomerTerms, *, tx: InvoicingTransaction, now: dat
     is_change = newest is None or not terms.bills_like(newest)
     if is_change:
         await tx.add_terms(terms)
-    open_period = await tx.open_period(organization)
-    await tx.save_customer(
-        organization,
-        revision=terms.revision,
-        open_period=terms.period if open_period is None else open_period_given(open_period, terms),
-    )
+    open_period = await tx.open_period(organization) or terms.period
+    if newest is not None and newest.schedule_change.schedule != terms.schedule_change.schedule:
+        open_period = period_from(open_period.start, TermsHistory.of((*history.versions, terms)).schedules)
+    await tx.save_customer(organization, revision=terms.revision, open_period=open_period)
     if is_change and terms.billed_items():
         await _plan_rail_objects(terms, tx=tx, now=now)
 

@@ -27,7 +27,7 @@ async def record_usage(
     """Append what is newer than what is known of each period; a repeat changes nothing."""
     for each in observed:
         is_new = await tx.observe(
-            organization_id, each.period.start, each.observation, corrected_revision=each.corrected_revision
+            organization_id, each.period, each.observation, corrected_revision=each.corrected_revision
         )
         if not is_new:
             continue
@@ -58,7 +58,7 @@ async def report_running_usage(
     terms = history.at(now)
     if terms is None or terms.collection_mode != "stripe-rates":
         return
-    usage = await tx.usage_history(organization_id, period.start)
+    usage = await tx.usage_history(organization_id, period)
     for item in terms.metered_items():
         if item.usage_key is None:
             continue
@@ -87,7 +87,7 @@ async def _note_late_usage(closed: ClosedPeriod, *, revision: int, tx: Invoicing
     """Record by how much each billed quantity differs now; the finalized invoice stays as it is (L13)."""
     organization = closed.organization_id
     history = await tx.terms_history(organization)
-    usage = await tx.usage_history(organization, closed.period.start)
+    usage = await tx.usage_history(organization, closed.period)
     for billed in closed.billed:
         quantity = _quantity_now(billed.product_key, billed.usage_key, closed, history=history, usage=usage)
         last = await tx.late_usage_of(organization, closed.period.start, billed.product_key)

@@ -194,7 +194,7 @@ def _period(
     asked = period_start or at or now
     if asked.year not in YEARS:
         raise Problem(400, "invalid_input", f"{attribute}: no billing period can hold it", attr=attribute)
-    period = organization.schedule.period_containing(asked)
+    period = organization.schedules.period_containing(asked)
     if period_start is not None and period.start != period_start:
         detail = f"period_start: no period starts then; the one around it starts {period.start.isoformat()}"
         raise Problem(400, "invalid_input", detail, attr="period_start")

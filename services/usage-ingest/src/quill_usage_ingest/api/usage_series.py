@@ -52,7 +52,7 @@ class SeriesQuestion:
             Problem: 400 for a span that is empty or too long.
         """
         end = _midnight(self.end) if self.end else datetime(now.year, now.month, now.day, tzinfo=UTC) + DAY
-        start = _midnight(self.start) if self.start else organization.schedule.period_containing(end - DAY).start
+        start = _midnight(self.start) if self.start else organization.schedules.period_containing(end - DAY).start
         start = datetime(start.year, start.month, start.day, tzinfo=UTC)
         if start >= end:
             raise Problem(400, "invalid_input", "to: must be a day after from; it is not included", attr="to")

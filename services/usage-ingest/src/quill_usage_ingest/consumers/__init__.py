@@ -105,7 +105,7 @@ def decode_usage_report(record: Record) -> UsageReport:
 
 
 def customers(group: str, *, slots: CounterSlots, outbox: Outbox) -> Consumption[Organization]:
-    """Customer snapshots: keep the newest, move periods with the schedule, let waiting reports in."""
+    """Customer snapshots: keep the newest, cut periods with the schedule, let waiting reports in."""
 
     async def apply(transaction: Transaction, received: Sequence[Received[Organization]], now: datetime) -> None:
         usage, events = PostgresUsage(transaction, slots), PostgresEvents(transaction)

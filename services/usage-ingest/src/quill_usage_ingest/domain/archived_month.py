@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
+from quill_pricing.schedule_history import Schedules
 
 from quill_usage_ingest.domain.usage_month import month_after, month_name
 
@@ -46,7 +47,7 @@ def first_archived(archived: Collection[datetime], start: datetime, end: datetim
 
 
 def refuse_needed(
-    month: datetime, schedules: Iterable[tuple[str, BillingSchedule]], *, keep_months: int, now: datetime
+    month: datetime, schedules: Iterable[tuple[str, Schedules]], *, keep_months: int, now: datetime
 ) -> None:
     """Refuse to let a month go while a billing period that overlaps it is open or ended less than ``keep_months`` ago.
 

@@ -6,7 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from quill_pricing.period import BillingPeriod, BillingSchedule
+from quill_pricing.period import BillingPeriod
+from quill_pricing.schedule_history import Schedules
 
 from quill_usage_ingest.domain.event_aggregate import Aggregate, aggregate_of, put_together
 from quill_usage_ingest.domain.event_meter import EventMeter, Group, Measured
@@ -113,7 +114,7 @@ def refuse_time(event: MeterEvent, *, now: datetime) -> Refusal | None:
 class EventBook:
     """What is known of the windows, periods and values that some events touch, and what entering them made of it."""
 
-    schedules: Mapping[str, BillingSchedule]
+    schedules: Mapping[str, Schedules]
     windows: dict[EventWindowKey, Aggregate] = field(default_factory=dict)
     periods: dict[EventPeriodKey, Aggregate] = field(default_factory=dict)
     seen: set[SeenValue] = field(default_factory=set)

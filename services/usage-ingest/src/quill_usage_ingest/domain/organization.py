@@ -1,10 +1,11 @@
 """An organization as usage needs to know it: its schedule, its license, and what the daily answer says of it."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from quill_pricing.period import BillingSchedule
+from quill_pricing.schedule_history import EndedSchedule, ScheduleChange, ScheduleHistory, Schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class Organization:
 
     ``customer_revision`` is that of the snapshot; ``usage_revision`` counts the versions of this organization's own
     period usage and is 0 while it has none.
+
+    Attributes:
+        schedule: the one in force.
+        ended_schedules: those before it, kept here: a snapshot knows only its own.
+        begins: what the snapshot says of when its schedule begins; None on what is stored, and for "at its anchor".
     """
 
     organization_id: str
@@ -52,6 +58,19 @@ class Organization:
     schedule: BillingSchedule
     customer: CustomerFacts
     usage_revision: int = 0
+    ended_schedules: tuple[EndedSchedule, ...] = ()
+    begins: ScheduleChange | None = field(default=None, compare=False)
+
+    @property
+    def schedules(self) -> Schedules:
+        """What makes its billing periods (L21)."""
+        return ScheduleHistory(self.schedule, self.ended_schedules) if self.ended_schedules else self.schedule
+
+    def following(self, stored: "Organization") -> "Organization":
+        """The projection of this snapshot after what was known until now: its schedule takes over at the cut (L21)."""
+        change = self.begins or ScheduleChange(self.schedule, self.schedule.anchor, self.schedule.anchor)
+        history = ScheduleHistory(stored.schedule, stored.ended_schedules).changed(change)
+        return replace(self, usage_revision=stored.usage_revision, ended_schedules=history.ended)
 
     def is_spoken_for_by(self, license_id: str) -> bool:
         """Whether this license is the organization's own, or a further one on its account (L17, O3)."""
@@ -62,6 +81,6 @@ class Organization:
 class UsageStanding:
     """As much of an organization as entering reports needs; ``sources`` are those that ever reported for it."""
 
-    schedule: BillingSchedule
+    schedules: Schedules
     usage_revision: int
     sources: Collection[str] = ()

@@ -7,7 +7,8 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from quill_pricing.period import BillingPeriod, BillingSchedule
+from quill_pricing.period import BillingPeriod
+from quill_pricing.schedule_history import Schedules
 
 from quill_usage_ingest.domain.archived_month import MonthArchived, first_archived
 from quill_usage_ingest.domain.counter_layout import CounterLayout
@@ -29,9 +30,9 @@ PERIODS_REMEMBERED: Final = 16_384
 
 
 @lru_cache(maxsize=PERIODS_REMEMBERED)
-def _period_containing(schedule: BillingSchedule, instant: datetime) -> BillingPeriod:
+def _period_containing(schedules: Schedules, instant: datetime) -> BillingPeriod:
     """Most customers share a schedule, and a day's reports an instant; the calendar is half of what entering costs."""
-    return schedule.period_containing(instant)
+    return schedules.period_containing(instant)
 
 
 class Verdict(StrEnum):
@@ -80,7 +81,7 @@ class UsageBook:
         archived: months whose cells are not at hand; a report about one cannot be merged.
     """
 
-    schedules: Mapping[str, BillingSchedule]
+    schedules: Mapping[str, Schedules]
     revisions: Mapping[str, int]
     windows: dict[WindowKey, WindowCells] = field(default_factory=dict)
     periods: dict[PeriodKey, PeriodUsage] = field(default_factory=dict)

@@ -53,7 +53,7 @@ class MemoryUsage:
     async def lock_standings(self, organization_ids: Collection[str]) -> dict[str, UsageStanding]:
         locked = await self.lock_organizations(organization_ids)
         return {
-            key: UsageStanding(held.schedule, held.usage_revision, self.held_sources.get(key, frozenset()))
+            key: UsageStanding(held.schedules, held.usage_revision, self.held_sources.get(key, frozenset()))
             for key, held in locked.items()
         }
 

@@ -13,7 +13,6 @@ from typing import Final
 
 import msgspec
 import structlog
-from quill_pricing.period import BillingSchedule, Interval
 from quill_runtime.database import Database, Transaction
 from sqlalchemy import select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -26,6 +25,7 @@ from quill_usage_ingest.store.archive_tables import ArchiveState, archived_month
 from quill_usage_ingest.store.month_archives import ArchiveRefused, MonthArchives, record_of
 from quill_usage_ingest.store.month_rows import Progress, fingerprint_of, insert_rows
 from quill_usage_ingest.store.partitions import ARCHIVED, PARTITIONED, exists, month_bounds, partition_name
+from quill_usage_ingest.store.schedules import schedules_of
 from quill_usage_ingest.store.tables import organizations
 
 FENCE_TIMEOUT: Final = "500ms"
@@ -153,6 +153,7 @@ class MonthDetaching:
                         organizations.c.organization_id,
                         organizations.c.schedule_anchor,
                         organizations.c.schedule_interval,
+                        organizations.c.ended_schedules,
                     )
                     .where(organizations.c.organization_id > last)
                     .order_by(organizations.c.organization_id)
@@ -160,7 +161,7 @@ class MonthDetaching:
                 )
             ).all()
             schedules = (
-                (row.organization_id, BillingSchedule(row.schedule_anchor, Interval.parse(row.schedule_interval)))
+                (row.organization_id, schedules_of(row.schedule_anchor, row.schedule_interval, row.ended_schedules))
                 for row in rows
             )
             refuse_needed(month, schedules, keep_months=keep_months, now=now)

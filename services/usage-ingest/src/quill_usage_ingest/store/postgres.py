@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
+from quill_pricing.period import BillingPeriod
 from quill_runtime.database import Transaction
 from sqlalchemy import Row, Select, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
@@ -33,6 +33,7 @@ from quill_usage_ingest.store.meter_places import EventUsage
 from quill_usage_ingest.store.metered_product_rows import metered_product_of, row_of_metered_product
 from quill_usage_ingest.store.months import of_months
 from quill_usage_ingest.store.organization_sources import PostgresOrganizationSources, Published
+from quill_usage_ingest.store.schedules import documents_of, ended_schedules_of, schedule_of, schedules_of
 from quill_usage_ingest.store.tables import metered_products, organizations, period_usage, usage_reports, usage_windows
 
 ROWS_MAX = 100_000
@@ -70,6 +71,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
                 organizations.c.usage_revision,
                 organizations.c.schedule_anchor,
                 organizations.c.schedule_interval,
+                organizations.c.ended_schedules,
                 organizations.c.sources,
             )
             .where(organizations.c.organization_id == func.any(sorted(organization_ids)))
@@ -78,7 +80,9 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
         )
         return {
             row.organization_id: UsageStanding(
-                _schedule(row.schedule_anchor, row.schedule_interval), row.usage_revision, row.sources
+                schedules_of(row.schedule_anchor, row.schedule_interval, row.ended_schedules),
+                row.usage_revision,
+                row.sources,
             )
             for row in rows
         }
@@ -104,6 +108,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
             "customer_revision": organization.customer_revision,
             "schedule_anchor": organization.schedule.anchor,
             "schedule_interval": str(organization.schedule.interval),
+            "ended_schedules": documents_of(organization.ended_schedules),
             "customer": facts_to_json(organization.customer),
         }
         await self._connection.execute(
@@ -423,17 +428,13 @@ def _period(start: datetime, end: datetime) -> BillingPeriod:
     return BillingPeriod(start, end)
 
 
-@functools.lru_cache(maxsize=4_096)
-def _schedule(anchor: datetime, interval: str) -> BillingSchedule:
-    return BillingSchedule(anchor, Interval.parse(interval))
-
-
 def _organization(row: Row[Any]) -> Organization:
     return Organization(
         organization_id=row.organization_id,
         license_id=row.license_id,
         customer_revision=row.customer_revision,
-        schedule=_schedule(row.schedule_anchor, row.schedule_interval),
+        schedule=schedule_of(row.schedule_anchor, row.schedule_interval),
+        ended_schedules=ended_schedules_of(row.ended_schedules),
         customer=facts_from_json(row.customer),
         usage_revision=row.usage_revision,
     )

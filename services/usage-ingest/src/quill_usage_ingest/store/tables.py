@@ -35,6 +35,7 @@ organizations = Table(
     Column("is_publication_due", Boolean, nullable=False, server_default=text("false")),
     Column("schedule_anchor", _Instant, nullable=False),
     Column("schedule_interval", String, nullable=False),
+    Column("ended_schedules", JSONB(none_as_null=True), nullable=True),
     Column("customer", JSONB, nullable=False),
     Column("sources", ARRAY(String), nullable=False, server_default=text("'{}'::character varying[]")),
     Index("organizations_publication_due_idx", "organization_id", postgresql_where=text("is_publication_due")),

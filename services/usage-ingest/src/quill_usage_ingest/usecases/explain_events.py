@@ -116,7 +116,7 @@ async def _from_windows(
 
 def _counted(organization: Organization, feed: Feed, kept: Iterable[KeptEvent]) -> tuple[EventBook, int]:
     """An empty book with these events entered, and how many did not fit."""
-    book = EventBook({organization.organization_id: organization.schedule})
+    book = EventBook({organization.organization_id: organization.schedules})
     left_out = 0
     for each in kept:
         if not feed.meter.takes(each.event):

@@ -1,4 +1,4 @@
-"""Keep what customers are; a changed schedule moves usage to other periods at once (L21)."""
+"""Keep what customers are; a changed schedule cuts the period it was agreed in (L21)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,23 +18,33 @@ class Projected:
 
 
 async def project_customers(snapshots: Sequence[Organization], *, tx: UsageTransaction) -> Projected:
-    """Keep the newest revision of each customer; a changed schedule moves its windows to other periods at once."""
-    newest: dict[str, Organization] = {}
+    """Keep the newest revision of each customer; a changed schedule moves windows from its cut on to new periods.
+
+    Every revision newer than the stored one is followed in order, however the log was cut into batches: where periods
+    end depends on each change of schedule, not on the last alone.
+    """
+    by_organization: dict[str, list[Organization]] = {}
     for snapshot in sorted(snapshots, key=attrgetter("customer_revision")):
-        newest[snapshot.organization_id] = snapshot
-    known = await tx.lock_organizations(newest.keys())
+        by_organization.setdefault(snapshot.organization_id, []).append(snapshot)
+    known = await tx.lock_organizations(by_organization.keys())
     first_seen: list[str] = []
     rescheduled: list[str] = []
-    for organization_id, snapshot in sorted(newest.items()):
+    for organization_id, told in sorted(by_organization.items()):
         stored = known.get(organization_id)
-        if stored is not None and snapshot.customer_revision <= stored.customer_revision:
+        newest = stored
+        for snapshot in told:
+            if newest is None:
+                newest = snapshot
+            elif newest.customer_revision < snapshot.customer_revision:
+                newest = snapshot.following(newest)
+        if newest is None or newest is stored:
             continue
-        await tx.save_customer(snapshot)
-        if stored is None or snapshot.customer.further_license_ids != stored.customer.further_license_ids:
-            await tx.save_further_licenses(organization_id, snapshot.customer.further_license_ids)
+        await tx.save_customer(newest)
+        if stored is None or newest.customer.further_license_ids != stored.customer.further_license_ids:
+            await tx.save_further_licenses(organization_id, newest.customer.further_license_ids)
         if stored is None:
             first_seen.append(organization_id)
-        elif stored.schedule != snapshot.schedule:
+        elif stored.schedules != newest.schedules:
             await recompute_organization(organization_id, tx=tx)
             rescheduled.append(organization_id)
     return Projected(tuple(first_seen), tuple(rescheduled))

@@ -40,12 +40,12 @@ async def rebuild_windows(keys: Collection[WindowKey], *, tx: UsageTransaction) 
     dated = MeterMap.of(await tx.metered_products()).dated
     for organization_id, organization in organizations.items():
         own = sorted(key for key in keys if key.organization_id == organization_id)
-        schedule = organization.schedule
+        schedules = organization.schedules
         changed: dict[PeriodKey, set[str]] = {}
         for key in own:
             counters = await _rebuild(key, tx)
             if counters:
-                period = PeriodKey(organization_id, schedule.period_containing(key.start))
+                period = PeriodKey(organization_id, schedules.period_containing(key.start))
                 changed.setdefault(period, set()).update(_with_dated(counters, key, period, dated))
         if changed:
             revision = organization.usage_revision + 1

@@ -31,7 +31,7 @@ class Recomputed:
 
 
 async def recompute_organization(organization_id: str, *, tx: UsageTransaction) -> Recomputed:
-    """Add up all cells again under the present schedule: the audit, its repair, and what a changed schedule needs.
+    """Add up all cells again under the schedules kept: the audit, its repair, and what a changed schedule needs.
 
     Maxima already published for a period are kept (L3); a period that is no longer on the schedule goes out of force.
     Periods of which a month is archived stay as they are: their cells are not all here, and adding up the rest would
@@ -81,7 +81,7 @@ async def _sums_by_period(
         for key, window in page:
             if period is None or key.start not in period:
                 add_up()
-                period, held = organization.schedule.period_containing(key.start), []
+                period, held = organization.schedules.period_containing(key.start), []
             held.append(window)
         if len(page) < WINDOWS_PER_PAGE:
             add_up()
@@ -100,7 +100,7 @@ async def _empty_periods_on_schedule(
     return {
         PeriodKey(organization_id, usage.period)
         for usage in await tx.periods_in_force(organization_id, newest=None)
-        if not usage.counters and organization.schedule.period_containing(usage.period.start) == usage.period
+        if not usage.counters and organization.schedules.period_containing(usage.period.start) == usage.period
     }
 
 

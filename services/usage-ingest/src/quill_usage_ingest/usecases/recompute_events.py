@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 
-from quill_pricing.period import BillingPeriod, BillingSchedule
+from quill_pricing.period import BillingPeriod
+from quill_pricing.schedule_history import Schedules
 
 from quill_usage_ingest.domain.event_aggregate import Aggregate, combined
 from quill_usage_ingest.domain.event_book import EventPeriodKey, Feed
@@ -16,7 +17,7 @@ from quill_usage_ingest.usecases.record_events import touch_periods
 async def recompute_events(
     organization_id: str, *, tx: UsageTransaction, events: EventTransaction
 ) -> tuple[BillingPeriod, ...]:
-    """Periods that did not agree with the windows under the present schedule and now do.
+    """Periods that did not agree with the windows under the schedules kept and now do.
 
     A maximum follows from the windows alone (see `Aggregate.peak`), so nothing published is lost by it (L3).
     """
@@ -29,7 +30,7 @@ async def recompute_events(
     feeds = {feed.feed_id: feed for feed in await events.feeds()}
     for feed in feeds.values():
         windows = await events.whole_windows(feed.feed_id, organization_id)
-        right |= await _periods(feed, organization_id, standing.schedule, windows, events)
+        right |= await _periods(feed, organization_id, standing.schedules, windows, events)
     stored = {
         key: held for key, held in (await events.event_periods_of(organization_id)).items() if key.feed_id in feeds
     }
@@ -50,13 +51,13 @@ async def recompute_events(
 async def _periods(
     feed: Feed,
     organization_id: str,
-    schedule: BillingSchedule,
+    schedules: Schedules,
     windows: Sequence[tuple[datetime, Aggregate]],
     events: EventTransaction,
 ) -> Mapping[EventPeriodKey, Aggregate]:
     by_period: dict[BillingPeriod, list[Aggregate]] = {}
     for start, aggregate in windows:
-        by_period.setdefault(schedule.period_containing(start), []).append(aggregate)
+        by_period.setdefault(schedules.period_containing(start), []).append(aggregate)
     periods = list(by_period)
     distinct: Mapping[tuple[int, str], int] = {}
     if feed.meter.aggregation is Aggregation.UNIQUE_COUNT and periods:

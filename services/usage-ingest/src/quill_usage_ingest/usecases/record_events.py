@@ -84,7 +84,7 @@ async def load_book(
     events: EventTransaction,
 ) -> EventBook:
     """A book with all windows, periods and values that these events touch."""
-    book = EventBook({organization_id: standing.schedule for organization_id, standing in standings.items()})
+    book = EventBook({organization_id: standing.schedules for organization_id, standing in standings.items()})
     pairs = [(event, feeding) for event, feedings in entering for feeding in feedings]
     book.windows |= await events.event_windows({key for pair in pairs for key in book.window_keys(*pair)})
     book.periods |= await events.event_periods({book.period_key(*pair) for pair in pairs})

@@ -50,7 +50,7 @@ async def _load_book(
     reports = [item.report for item in arrived if item.report.content_hash not in known.get(item.report.name, ())]
     dated = MeterMap.of(await tx.metered_products()).dated
     book = UsageBook(
-        schedules={organization_id: standing.schedule for organization_id, standing in standings.items()},
+        schedules={organization_id: standing.schedules for organization_id, standing in standings.items()},
         revisions={organization_id: standing.usage_revision for organization_id, standing in standings.items()},
         known_contents=known,
         dated=dated,
@@ -106,7 +106,7 @@ async def record_daily_report(
     if isinstance(outcome, Refusal):
         return outcome
     organization = known[organization_id]
-    key = PeriodKey(organization_id, organization.schedule.period_containing(now))
+    key = PeriodKey(organization_id, organization.schedules.period_containing(now))
     return CurrentUsage(
         organization=organization,
         period=key.period,

@@ -2,6 +2,7 @@
 
 from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
 from quill_pricing.period import BillingSchedule, Interval
+from quill_pricing.schedule_history import ScheduleChange
 
 from quill_usage_ingest.domain.event_meter import Aggregation, EventMeter
 from quill_usage_ingest.domain.meters import MeteredProduct
@@ -11,11 +12,13 @@ from quill_usage_ingest.domain.organization import CustomerFacts, Feature, Organ
 def from_wire_customer(snapshot: CustomerSnapshot) -> Organization:
     """The part of a customer snapshot that usage needs."""
     product_by_meter = {item.usage_key: item.product_key for item in snapshot.items if item.usage_key}
+    schedule = BillingSchedule(snapshot.schedule.anchor, Interval.parse(snapshot.schedule.interval))
     return Organization(
         organization_id=snapshot.organization_id,
         license_id=snapshot.license_id,
         customer_revision=snapshot.revision,
-        schedule=BillingSchedule(snapshot.schedule.anchor, Interval.parse(snapshot.schedule.interval)),
+        schedule=schedule,
+        begins=ScheduleChange(schedule, begins=snapshot.period.start, effective_at=snapshot.effective_at),
         customer=CustomerFacts(
             customer_id=snapshot.customer_id,
             license_type=snapshot.license_type,
