@@ -212,13 +212,13 @@ async def opened_run(
         yield IngestRun(stores, service, regions, log=log, snapshots=snapshots, database=database, says=says)
 
 
-async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
+async def until(is_so: Callable[[], Awaitable[bool]], *, seconds: float = SETTLE_SECONDS) -> None:
     """Ask every 10 ms.
 
     Raises:
-        TimeoutError: it was not so within three minutes.
+        TimeoutError: it was not so in time.
     """
-    async with asyncio.timeout(SETTLE_SECONDS):
+    async with asyncio.timeout(seconds):
         while not await is_so():  # noqa: ASYNC110 - another process answers; there is no event to wait for
             await asyncio.sleep(POLL_SECONDS)
 

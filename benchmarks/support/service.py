@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from quill_stack.components import Component, Secrets, module_name, plan
@@ -40,6 +42,13 @@ class RunningService:
         """Processor time so far, user and system."""
         return cpu_seconds(self.child.pid)
 
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory it ever had."""
+        status = Path(f"/proc/{self.child.pid}/status").read_text("ascii")
+        (kibibytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(kibibytes) * 1024
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Freeze the process meanwhile, so that work can be laid out for it and none is begun before its start.
@@ -59,8 +68,10 @@ class RunningService:
 
 
 @contextmanager
-def running_service(name: str, stores: Stores, says: Progress) -> Iterator[RunningService]:
-    """Migrate and serve, yield when ready, stop in the end.
+def running_service(
+    name: str, stores: Stores, says: Progress, *, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[RunningService]:
+    """Migrate and serve, yield when ready, stop in the end; ``settings`` come on top of the local stack's.
 
     Raises:
         quill_stack.errors.StackError: it did not become ready; with the tail of its log.
@@ -76,7 +87,7 @@ def running_service(name: str, stores: Stores, says: Progress) -> Iterator[Runni
         environ={},
     )
     component = next(part for part in planned if part.name == name)
-    environment = {**os.environ, **component.environment, "LOG_LEVEL": "WARNING", "USAGE_WORK": "totals"}
+    environment = {**os.environ, **component.environment, "LOG_LEVEL": "WARNING", "USAGE_WORK": "totals", **settings}
     with says.step(f"Migrating and starting {name}"):
         run_tool(f"migrating {name}", component.argv("migrate"), seconds=MIGRATE_SECONDS, env=environment)
         child = Child(name, leashed(component.argv(), "KILL"), log=stores.state.logs / f"{name}.log", env=environment)
