@@ -199,7 +199,7 @@ BAD_CALLS = [
     ("POST", "/v1/limits/ORGANIZATION/what-if", "{", "not_json", None),
     ("POST", "/v1/limits/ORGANIZATION/what-if", "{}", "required", "meter"),
     ("POST", "/v1/limits/ORGANIZATION/what-if", '{"meter": "events", "usage_per_day": 1e400}', "invalid_input", "usage_per_day"),
-    ("POST", "/v1/limits/ORGANIZATION/what-if", '{"meter": "events", "trust_score": 4}', "invalid_choice", "trust_score"),
+    ("POST", "/v1/limits/ORGANIZATION/what-if", '{"meter": "events", "trust_score": 4}', "invalid_input", "trust_score"),
     ("GET", "/v1/invoices", "", "required", "organization_id"),
     ("GET", "/v1/invoices?organization_id=ORGANIZATION&limit=many", "", "invalid_input", "limit"),
     ("GET", "/api/products-v2?plan=gold", "", "invalid_choice", "plan"),

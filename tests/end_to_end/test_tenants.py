@@ -150,6 +150,17 @@ BODIES = {
         "source": "us",
         **PERSON,
     },
+    "/v1/limits/rules": {
+        "document": {
+            "near_percent": 80,
+            "grace_days_by_trust": {"0": 0, "3": 0, "7": 1, "10": 3, "15": 5},
+            "resources": {},
+        },
+        **PERSON,
+    },
+    "/v1/limits/rules/{version}/shadow": PERSON,
+    "/v1/limits/rules/{version}/discard": PERSON,
+    "/v1/limits/rules/{version}/activate": PERSON,
     "/v1/sources/{source}": {"is_expected": True, **PERSON},
     "/v1/sources/{source}/waivers": {"waiver_id": "w", "through": "2026-10-01T00:00:00Z", **PERSON},
     "/v1/sources/{source}/waivers/{waiver_id}/take-back": PERSON,
@@ -244,7 +255,8 @@ def test_an_invoice_of_another_organization_does_not_exist_for_a_license(billing
 @pytest.mark.parametrize("route", sorted(FOR_OPERATORS))
 def test_operators_routes_refuse_a_license_and_nobody(billing, mine, route):
     service, method, path = route
-    address = f"/{service}" + path.replace("{letter_id}", "1").replace("{", "").replace("}", "")
+    numbered = path.replace("{letter_id}", "1").replace("{version}", "1")
+    address = f"/{service}" + numbered.replace("{", "").replace("}", "")
     if path == "/v1/closings":
         address += "?organization_id=somebody"
     body = BODIES.get(path, {"reason": "because"})
