@@ -157,7 +157,7 @@ async def outcome_of(tx: Any, corrections: Any) -> Outcome:
 
     Maxima and timelines tell of the order of arrival and are left out; kept ids are places in it.
     """
-    cells = {key: held.cells for key, held in await tx.windows_between("acme", None, None)}
+    cells = {key: held.cells for key, held in await tx.windows_after("acme", None, limit=1_000)}
     (held,) = await tx.periods_in_force("acme", newest=None)
     totals = {counter: (usage.complete, usage.partial) for counter, usage in held.counters.items()}
     explained = []
