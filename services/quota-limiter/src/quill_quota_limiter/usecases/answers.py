@@ -66,8 +66,10 @@ async def rebuild_answers(*, store: LimitsStore, board: AnswerBoard) -> RebuildR
 
 
 async def _is_finished_by_another(board: AnswerBoard) -> bool:
-    """Whether a rebuild that began later took this one's place and ended: an operator's and the job's meet when Redis
-    was emptied. Without one the board was emptied meanwhile and stays incomplete."""
+    """Whether a rebuild that began later took this one's place and has ended.
+
+    An operator's and the job's meet when Redis was emptied. Without another one the board was emptied meanwhile.
+    """
     for _ in range(OTHER_REBUILD_LOOKS):
         if await board.is_complete():
             return True
