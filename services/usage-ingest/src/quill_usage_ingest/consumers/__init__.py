@@ -6,16 +6,15 @@ from typing import Final
 
 from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
 from quill_contracts.topics import CATALOG, CUSTOMERS, USAGE_REPORTS
-from quill_runtime import dead_letters
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Transaction
 from quill_runtime.outbox import Outbox
 
+from quill_usage_ingest.consumers.batch_settlement import BatchSettlement, arrival_of
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.organization import Organization
-from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.domain.usage_report import UsageReport
-from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
+from quill_usage_ingest.ports import ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.meter_events import PostgresEvents
@@ -46,16 +45,13 @@ def usage_reports(
     publication: SnapshotPublication,
     heard: HeardSources,
 ) -> Consumption[UsageReport]:
-    """Reports in batches: one transaction, then the current snapshot of every organization touched.
-
-    A report that cannot be entered is parked here, in the batch's own transaction, under the consumer group
-    ``park_as``: a burst of reports for organizations still unknown then costs no halving of batches.
-    """
+    """Reports in batches: one transaction, then the current snapshot of every organization touched."""
+    settlement = BatchSettlement(outbox, publication, park_as)
 
     async def apply(
         transaction: Transaction, received: Sequence[Received[UsageReport]], now: datetime
     ) -> FollowUp | None:
-        arrived = [ArrivedReport(item.message, _arrival(item.record)) for item in received]
+        arrived = [ArrivedReport(item.message, arrival_of(item.record)) for item in received]
         try:
             outcomes = await record_reports(
                 arrived, tx=PostgresUsage(transaction, slots), now=now, is_publication_due=False
@@ -64,21 +60,14 @@ def usage_reports(
             raise Rejected("too_many_counters", str(error), attribute=f"counters__{error.counter}") from error
         for source in {item.message.source for item in received}:
             heard.note(source, now)
-        touched = set()
-        for item, outcome in zip(received, outcomes, strict=True):
-            if isinstance(outcome, Refusal):
-                await dead_letters.park(
-                    transaction, outbox=outbox, group=park_as, record=item.record, rejected=_rejected(outcome), now=now
-                )
-            else:
-                touched.add(item.message.organization_id)
-        if not touched:
-            return None
-
-        async def publish() -> None:
-            await publication.publish_current(touched)
-
-        return publish
+        return await settlement.settle(
+            transaction,
+            [
+                (item.record, item.message.organization_id, outcome)
+                for item, outcome in zip(received, outcomes, strict=True)
+            ],
+            now=now,
+        )
 
     return Consumption(
         topic=USAGE_REPORTS.name,
@@ -145,11 +134,3 @@ def _value(record: Record) -> bytes:
     if record.value is None:
         raise Rejected("empty_value", "the record has no value")
     return record.value
-
-
-def _arrival(record: Record) -> Arrival:
-    return Arrival("kafka", record.value or b"", record.topic, record.partition, record.offset)
-
-
-def _rejected(refusal: Refusal) -> Rejected:
-    return Rejected(refusal.code, refusal.detail, attribute=refusal.attribute, subject=refusal.subject)

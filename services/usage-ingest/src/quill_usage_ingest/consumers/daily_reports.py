@@ -7,11 +7,11 @@ from typing import Final
 
 from quill_contracts.intakes import DailyReport
 from quill_contracts.topics import DAILY_REPORTS
-from quill_runtime import dead_letters
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Transaction
 from quill_runtime.outbox import Outbox
 
+from quill_usage_ingest.consumers.batch_settlement import BatchSettlement
 from quill_usage_ingest.domain.generation import Generation, ShadowedGenerations
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.usage_book import Refusal, Verdict
@@ -44,6 +44,7 @@ def daily_reports(
 
     One of a shadowed generation is kept, so that it can be compared, and changes nothing else.
     """
+    settlement = BatchSettlement(outbox, publication, park_as)
 
     async def apply(
         transaction: Transaction, received: Sequence[Received[DailyReport]], now: datetime
@@ -53,33 +54,28 @@ def daily_reports(
         for source in {item.message.source for item in received}:
             heard.note(source, now)
         read = _read_batch(received, metered, shadowed)
-        parked = read.parked
         try:
             outcomes = await record_reports(read.counting, tx=usage, now=now, is_publication_due=False)
         except TooManyCounters as error:
             raise Rejected("too_many_counters", str(error), attribute=error.counter) from error
         await usage.keep_reports([(entry, Verdict.SHADOWED) for entry in read.looking_on], now=now)
         kept = [entry.report for entry in read.looking_on]
-        touched = set()
-        for entered, record, outcome in zip(read.counting, read.records, outcomes, strict=True):
-            if isinstance(outcome, Refusal):
-                refused = Rejected(outcome.code, outcome.detail, attribute=outcome.attribute, subject=outcome.subject)
-                parked.append((record, refused))
-            else:
-                touched.add(entered.report.organization_id)
-                kept.append(entered.report)
+        kept += [
+            entered.report
+            for entered, outcome in zip(read.counting, outcomes, strict=True)
+            if not isinstance(outcome, Refusal)
+        ]
         await mark_comparisons(transaction, kept)
-        for record, rejected in parked:
-            await dead_letters.park(
-                transaction, outbox=outbox, group=park_as, record=record, rejected=rejected, now=now
-            )
-        if not touched:
-            return None
-
-        async def publish() -> None:
-            await publication.publish_current(touched)
-
-        return publish
+        for record, rejected in read.parked:
+            await settlement.park(transaction, record, rejected, now=now)
+        return await settlement.settle(
+            transaction,
+            [
+                (record, entered.report.organization_id, outcome)
+                for entered, record, outcome in zip(read.counting, read.records, outcomes, strict=True)
+            ],
+            now=now,
+        )
 
     return Consumption(
         topic=DAILY_REPORTS.name,

@@ -5,14 +5,13 @@ from datetime import datetime
 from typing import Final
 
 from quill_contracts.topics import METER_EVENTS
-from quill_runtime import dead_letters
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Transaction
 from quill_runtime.outbox import Outbox
 
+from quill_usage_ingest.consumers.batch_settlement import BatchSettlement, arrival_of
 from quill_usage_ingest.domain.meter_event import MeterEvent
-from quill_usage_ingest.domain.usage_book import Refusal
-from quill_usage_ingest.ports import Arrival, ArrivedEvent
+from quill_usage_ingest.ports import ArrivedEvent
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.meter_events import PostgresEvents
@@ -39,12 +38,13 @@ def meter_events(
     Afterwards the current snapshot of every organization touched is sent, repeats included: a crash between commit and
     publishing is healed by the redelivery.
     """
+    settlement = BatchSettlement(outbox, publication, park_as)
 
     async def apply(
         transaction: Transaction, received: Sequence[Received[MeterEvent]], now: datetime
     ) -> FollowUp | None:
         outcomes = await record_events(
-            [ArrivedEvent(item.message, _arrival(item.record)) for item in received],
+            [ArrivedEvent(item.message, arrival_of(item.record)) for item in received],
             tx=PostgresUsage(transaction, slots),
             events=PostgresEvents(transaction),
             now=now,
@@ -52,22 +52,14 @@ def meter_events(
         )
         for source in {item.message.source for item in received}:
             heard.note(source, now)
-        touched = set()
-        for item, outcome in zip(received, outcomes, strict=True):
-            if isinstance(outcome, Refusal):
-                rejected = Rejected(outcome.code, outcome.detail, attribute=outcome.attribute, subject=outcome.subject)
-                await dead_letters.park(
-                    transaction, outbox=outbox, group=park_as, record=item.record, rejected=rejected, now=now
-                )
-            else:
-                touched.add(item.message.organization_id)
-        if not touched:
-            return None
-
-        async def publish() -> None:
-            await publication.publish_current(touched)
-
-        return publish
+        return await settlement.settle(
+            transaction,
+            [
+                (item.record, item.message.organization_id, outcome)
+                for item, outcome in zip(received, outcomes, strict=True)
+            ],
+            now=now,
+        )
 
     return Consumption(
         topic=METER_EVENTS.name,
@@ -91,7 +83,3 @@ def decode_meter_event(record: Record) -> MeterEvent:
         return from_wire_event(record.value)
     except InvalidEvent as error:
         raise Rejected(error.code, str(error), attribute=error.attribute) from error
-
-
-def _arrival(record: Record) -> Arrival:
-    return Arrival("kafka", record.value or b"", record.topic, record.partition, record.offset)
