@@ -31,7 +31,7 @@ START_SECONDS = 120
 MONTH_START = datetime(2026, 10, 1, 8, tzinfo=UTC)
 OUTSIDE = ("DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS", "STRIPE_API_KEY", "SMTP_HOST")
 AWAY = frozenset({502, 503, 504})
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 90.0
 LOOK_AGAIN_SECONDS = 0.05
 
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.integration)
-            item.add_marker(pytest.mark.timeout(START_SECONDS + 120))
+            item.add_marker(pytest.mark.timeout(START_SECONDS + 300))
 
 
 @dataclass(frozen=True, slots=True)

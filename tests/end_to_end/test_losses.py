@@ -46,7 +46,7 @@ def test_redis_wiped_and_rebuilt_answers_the_same(billing, region, clock, cloud,
     assert marks() == marked
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_every_service_is_killed_while_reports_flow_and_every_total_is_exact(billing, system, region, clock, cloud):
     organizations = [billing.new_organization(cloud) for _ in range(ORGANIZATIONS)]
     instance = billing.new_organization(billing.new_license("scale"))

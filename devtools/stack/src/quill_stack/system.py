@@ -27,8 +27,8 @@ from quill_stack.processes import Child, leashed, run_tool
 from quill_stack.progress import Progress
 from quill_stack.stores import Stores, describe, start_stores
 
-READY_SECONDS: Final = 60.0
-MIGRATE_SECONDS: Final = 60.0
+READY_SECONDS: Final = 120.0
+MIGRATE_SECONDS: Final = 120.0
 DRAIN_SECONDS: Final = 8.0
 WATCH_SECONDS: Final = 0.1
 FIRST_BACKOFF_SECONDS: Final = 0.2

@@ -24,7 +24,7 @@ def web_server(name: str) -> Component:
     return Component(name, "http.server", ("--bind", "127.0.0.1", str(port)), {}, port, "/")
 
 
-def wait_for(condition: Callable[[], object], *, seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], *, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"

@@ -86,7 +86,7 @@ class Effects:
             return {row.number: row.applications for row in rows}
 
     async def reach(self, total: int) -> dict[int, int]:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(90):
             while len(counts := await self.counts()) < total:
                 await asyncio.sleep(0.05)
         return counts
@@ -147,7 +147,7 @@ async def produce(
 
 async def until_settled(consumer: Consumer[Any], offset: int) -> None:
     """Wait until the position in Postgres says so, without another batch."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             await consumer.settle()
             async with consumer._database.begin() as transaction:
@@ -281,7 +281,7 @@ async def test_poison_is_parked_with_its_bytes_and_reason_and_everything_around_
     await produce(kafka.bootstrap_servers, topic, values)
     async with running(consumer_of(effects, topic, kafka.bootstrap_servers)) as consumer:
         counts = await effects.reach(56)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 async with effects.database.begin() as transaction:
                     parked = await dead_letters.waiting(transaction)
@@ -316,7 +316,7 @@ async def test_a_replayed_dead_letter_comes_back_with_its_exact_bytes(kafka, eff
     publisher = KafkaPublisher(kafka.bootstrap_servers)
     await publisher.start()
     async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 async with effects.database.begin() as transaction:
                     if letters := await dead_letters.waiting(transaction):
@@ -324,7 +324,7 @@ async def test_a_replayed_dead_letter_comes_back_with_its_exact_bytes(kafka, eff
                         break
                 await asyncio.sleep(0.05)
         await OutboxRelay(database=effects.database, outbox=outbox, publisher=publisher).drain()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 async with effects.database.begin() as transaction:
                     letters = await dead_letters.waiting(transaction, include_replayed=True)
@@ -352,7 +352,7 @@ async def test_follow_up_work_that_failed_is_repeated_and_never_skipped(kafka, e
     effects.follow_up_failures = [ConnectionError("kafka is away")]
     await produce(kafka.bootstrap_servers, topic, numbers(0, 5))
     async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while set(effects.followed_up) != set(range(5)):
                 await asyncio.sleep(0.05)
 
@@ -365,7 +365,7 @@ async def test_a_crash_between_commit_and_follow_up_is_healed_by_redelivery(kafk
         await effects.reach(5)
     effects.follow_up_failures.clear()
     async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while set(effects.followed_up) != set(range(5)):
                 await asyncio.sleep(0.05)
 
@@ -463,6 +463,6 @@ async def test_a_consumer_that_was_idle_for_long_is_not_stuck_when_the_next_reco
 
 
 async def until_read(consumer: Consumer[Any], topic: str, offset: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while consumer.applied_offsets().get(Partition(topic, 0)) != offset:
             await asyncio.sleep(0.02)

@@ -76,7 +76,7 @@ async def test_the_outbox_loses_nothing_when_smaller_ids_commit_later(kafka, dat
                 await asyncio.sleep(pauses[writer * 20 + n])
 
     await asyncio.gather(*(write(writer) for writer in range(12)))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with database.begin() as transaction:
                 if await transaction.connection.scalar(text("select count(*) from outbox")) == 0:

@@ -26,12 +26,12 @@ async def test_a_table_is_ready_once_read_to_its_end_and_stays_current(kafka):
         await table.check_caught_up()
     await table.start()
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await table.caught_up.wait()
         await table.check_caught_up()
         assert len(seen) == 50
         await publisher.publish_all([Outgoing(topic, "k7", b"bad"), Outgoing(topic, "k8", b"2")])
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while seen[b"k8"] != b"2":
                 await asyncio.sleep(0.02)
         assert seen[b"k7"] == b"1", "a row that is refused hides no other"
@@ -46,7 +46,7 @@ async def test_an_empty_table_is_ready_too(kafka):
     )
     await table.start()
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await table.caught_up.wait()
     finally:
         await table.stop()

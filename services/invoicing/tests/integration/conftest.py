@@ -25,7 +25,7 @@ from quill_runtime.publisher import KafkaPublisher, Outgoing
 
 OPERATOR_TOKEN = "operator-secret"
 WEBHOOK_SECRET = "whsec_test"
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 
 
 def free_port() -> int:
@@ -62,11 +62,11 @@ class Processes:
     async def end(self, process: asyncio.subprocess.Process, number: int = signal.SIGTERM) -> None:
         if process.returncode is None:
             process.send_signal(number)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await process.wait()
 
 
-async def eventually(look: Callable[[], Awaitable[Any]], *, seconds: float = 30.0) -> Any:
+async def eventually(look: Callable[[], Awaitable[Any]], *, seconds: float = 60.0) -> Any:
     """The first true answer; fails when there is none in time."""
     deadline = time.monotonic() + seconds
     while True:

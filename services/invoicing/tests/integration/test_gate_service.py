@@ -6,7 +6,7 @@ import pytest
 from quill_contracts import topics
 from quill_contracts.sources import UsageSource, Waiver
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 OCTOBER_20 = datetime(2026, 10, 20, 12, tzinfo=UTC)
 END = datetime(2026, 11, 1, tzinfo=UTC)

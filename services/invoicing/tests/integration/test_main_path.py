@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from quill_contracts import topics
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 OCTOBER_20 = datetime(2026, 10, 20, 12, tzinfo=UTC)
 AFTER_END = datetime(2026, 11, 1, 0, 30, tzinfo=UTC)

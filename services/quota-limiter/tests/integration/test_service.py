@@ -41,7 +41,7 @@ def settings(migrated_url, kafka, redis_url, monkeypatch):
     )
 
 
-async def wait_until(look, *, seconds: float = 20.0):
+async def wait_until(look, *, seconds: float = 60.0):
     deadline = time.monotonic() + seconds
     while not (found := await look()):
         assert time.monotonic() < deadline, "waited too long"

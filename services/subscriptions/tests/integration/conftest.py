@@ -32,7 +32,7 @@ from quill_subscriptions.usecases.catalog import put_catalog_in_force
 
 OPERATOR_TOKEN = "quill_op_test"
 SEALING_KEYS = "k1:" + base64.urlsafe_b64encode(b"k" * 32).decode()
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ class Running:
                     snapshot = PeriodUsageSnapshot.from_bytes(record.value)
                     self.snapshots[snapshot.organization_id] = snapshot
 
-    async def until(self, look: Callable[[], Any], *, seconds: float = 25.0) -> Any:
+    async def until(self, look: Callable[[], Any], *, seconds: float = 60.0) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             await self.read()

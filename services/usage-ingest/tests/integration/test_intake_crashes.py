@@ -25,7 +25,7 @@ from quill_usage_ingest.store.run_tables import report_runs
 from quill_usage_ingest.wire.report_runs import from_wire_pointer
 from sqlalchemy import func, select, text
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 YESTERDAY = TODAY - timedelta(days=1)

@@ -18,7 +18,7 @@ from quill_contracts.intakes import DailyReport
 from quill_usage_ingest.consumers import report_runs
 from typer.testing import CliRunner
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(480)]
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 YESTERDAY = TODAY - timedelta(days=1)

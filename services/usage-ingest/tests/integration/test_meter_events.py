@@ -105,7 +105,7 @@ class Running:
     async def get(self, path: str, headers: dict[str, str] = OPERATOR, **query: Any) -> Any:
         return await self.client.get(path, headers=headers, params=query)
 
-    async def until(self, look: Any, *, seconds: float = 30.0) -> Any:
+    async def until(self, look: Any, *, seconds: float = 60.0) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             for records in (await self.output.getmany(timeout_ms=50)).values():

@@ -66,7 +66,7 @@ class Running:
                 snapshot = PeriodUsageSnapshot.from_bytes(record.value)
                 self.snapshots.setdefault(snapshot.organization_id, []).append(snapshot)
 
-    async def until(self, look: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+    async def until(self, look: Callable[[], Any], *, seconds: float = 60.0) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             await self.read()
