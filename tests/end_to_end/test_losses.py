@@ -33,6 +33,14 @@ def test_redis_wiped_and_rebuilt_answers_the_same(billing, region, clock, cloud,
     billing.eventually(lambda: [not answer["allowed"] for answer in answers()] == limited)
     billing.eventually(lambda: all(cache.zscore(f"@posthog/quota-limits/{meter}", organizations[n].project_token)
                                    for meter, n in (("events", 0), ("recordings", 2))))  # fmt: skip
+
+    def is_steady():
+        """Revisions are compared too: nothing may still be on its way to the log, the board or the mirror."""
+        first = answers()
+        time.sleep(1)
+        return first == answers() and all(lag(billing, service) == 0 for service in ("usage-ingest", "quota-limiter"))
+
+    billing.eventually(is_steady)
     before, marked = answers(), marks()
 
     cache.flushdb()
