@@ -28,6 +28,7 @@ def router(feed: LimitsFeed, lookup: Lookup, gate: Gate) -> APIRouter:
     @routes.get(
         "/v1/limits/stream",
         response_class=EventStream,
+        status_code=200,
         responses={200: {"content": {"text/event-stream": {}}, "description": "snapshot, changes, heartbeats"}},
     )
     async def stream_limits(
