@@ -33,6 +33,7 @@ from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.month_archive import ArchiveMismatch, Fingerprint
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.jobs import UsageAudit
+from quill_usage_ingest.ports import Arrival, ArrivedReport
 from quill_usage_ingest.settings import UsageIngestSettings
 from quill_usage_ingest.store.archive_files import MANIFEST, ArchiveDamaged
 from quill_usage_ingest.store.corrections import PostgresCorrections
@@ -394,7 +395,7 @@ async def test_a_batch_on_its_way_is_waited_for_and_found(months: Months):
     async with months.database.begin() as transaction:
         tx = PostgresUsage(transaction, months.slots)
         late = consumers.decode_usage_report(record(20, 3, 4))
-        arrived = consumers.ArrivedReport(late, consumers.Arrival("kafka", record(20, 3, 4).value or b""))
+        arrived = ArrivedReport(late, Arrival("kafka", record(20, 3, 4).value or b""))
         assert await record_reports([arrived], tx=tx, now=NOW, is_publication_due=False) == [Verdict.APPLIED]
         leaving = asyncio.create_task(months.detach())
         done, _ = await asyncio.wait({leaving}, timeout=1.5)
@@ -435,7 +436,7 @@ async def test_a_report_that_only_looks_on_is_kept_and_joins_its_month_when_that
     looking_on = consumers.decode_usage_report(record(30, 4, 8))
     async with months.database.begin() as transaction:
         tx = PostgresUsage(transaction, months.slots)
-        arrived = consumers.ArrivedReport(looking_on, consumers.Arrival("kafka", record(30, 4, 8).value or b""))
+        arrived = ArrivedReport(looking_on, Arrival("kafka", record(30, 4, 8).value or b""))
         await tx.keep_reports([(arrived, Verdict.SHADOWED)], now=NOW)
         await mark_comparisons(transaction, [looking_on])
         await transaction.connection.execute(
