@@ -39,22 +39,26 @@ class TopicLog:
         return ends
 
     async def read(self, start: Offsets, end: Offsets, take: Callable[[ConsumerRecord], object]) -> int:
-        """Give every record between two sets of offsets to ``take``; returns how many.
+        """Give every record between two sets of offsets to ``take``, and none beyond; returns how many.
 
         Raises:
             TimeoutError: they did not come within a minute.
         """
         for partition, offset in start.items():
             self._consumer.seek(partition, offset)
-        wanted = sum(end.values()) - sum(start.values())
+        # Each partition has its own end: what one has written since must not stand in for what another still lacks.
+        missing = {partition for partition, offset in start.items() if offset < end[partition]}
         count = 0
         async with asyncio.timeout(READ_SECONDS):
-            while count < wanted:
-                batches = await self._consumer.getmany(timeout_ms=200, max_records=RECORDS_PER_READ)
-                for records in batches.values():
+            while missing:
+                batches = await self._consumer.getmany(*missing, timeout_ms=200, max_records=RECORDS_PER_READ)
+                for partition, records in batches.items():
                     for record in records:
-                        take(record)
-                    count += len(records)
+                        if record.offset < end[partition]:
+                            take(record)
+                            count += 1
+                    if records[-1].offset + 1 >= end[partition]:
+                        missing.discard(partition)
         return count
 
 
