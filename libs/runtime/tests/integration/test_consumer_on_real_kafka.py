@@ -14,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from quill_runtime import dead_letters, positions
 from quill_runtime.clock import SystemClock
-from quill_runtime.consumer import Consumer
+from quill_runtime.consumer import READ_WAIT_MS, Consumer
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Database, Transaction
 from quill_runtime.outbox import Outbox, OutboxRelay
@@ -460,6 +460,24 @@ async def test_a_consumer_that_was_idle_for_long_is_not_stuck_when_the_next_reco
         assert watch.look(consumer, monotonic_now=5_000) is None
         consumer._owned[Partition(topic, 0)].applied_offset = 3
         assert watch.look(consumer, monotonic_now=5_002) is None
+
+
+async def test_an_idle_consumer_listens_all_the_time(kafka, effects, monkeypatch):
+    """FastStream's own loop slept after every empty read, and a record waited until it woke up."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await asyncio.sleep(seconds)
+
+    monkeypatch.setattr("faststream.kafka.subscriber.usecase.anyio.sleep", sleep)
+    topic = kafka.fresh_topic()
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)) as consumer:
+        await asyncio.sleep(4 * READ_WAIT_MS / 1_000)
+        await produce(kafka.bootstrap_servers, topic, numbers(0, 3))
+        await effects.reach(3)
+        await until_read(consumer, topic, 3)
+    assert slept == []
 
 
 async def until_read(consumer: Consumer[Any], topic: str, offset: int) -> None:

@@ -21,6 +21,8 @@ from quill_quota_limiter.usecases.answers import publish_answers
 from quill_quota_limiter.usecases.evaluate import take_in_credits, take_in_customers, take_in_usage
 
 GROUP = "quota-limiter"
+FETCH_WAIT_MS = 10
+"""A limit follows its facts at once (L9)."""
 
 F = TypeVar("F")
 _TakeIn = Callable[..., Awaitable[frozenset[str]]]
@@ -41,6 +43,7 @@ def customers(store: TransactionalStore, board: AnswerBoard) -> Consumption[Cust
         group=GROUP,
         decode=_decode_customer,
         apply=_applying(take_in_customers, store, board),
+        max_wait_ms=FETCH_WAIT_MS,
     )
 
 
@@ -51,6 +54,7 @@ def period_usage(store: TransactionalStore, board: AnswerBoard) -> Consumption[O
         group=GROUP,
         decode=_decode_usage,
         apply=_applying(take_in_usage, store, board),
+        max_wait_ms=FETCH_WAIT_MS,
     )
 
 
@@ -61,6 +65,7 @@ def credit_balances(store: TransactionalStore, board: AnswerBoard) -> Consumptio
         group=GROUP,
         decode=_decode_credits,
         apply=_applying(take_in_credits, store, board),
+        max_wait_ms=FETCH_WAIT_MS,
     )
 
 

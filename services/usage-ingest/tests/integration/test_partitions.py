@@ -16,6 +16,7 @@ from quill_usage_ingest.domain.usage_month import InvalidMonth, month_after, mon
 from quill_usage_ingest.domain.usage_report import UsageWindow
 from quill_usage_ingest.ports import ArrivedReport
 from quill_usage_ingest.store import statements
+from quill_usage_ingest.store.array_text import column_of_instants, column_of_texts
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.months import RANGES_MAX, of_months
 from quill_usage_ingest.store.partitions import MONTHS_AHEAD, PARTITIONED, Partitions, partition_name
@@ -88,9 +89,10 @@ async def test_a_batch_about_one_day_touches_the_partition_of_its_month_alone(
 @pytest.mark.integration
 async def test_the_plans_of_reading_a_batch_name_one_partition(database: Database):
     await Partitions(database).run(NOW)
-    keys = {"organization_ids": ["acme"] * 1_000, "sources": ["us"] * 1_000}
-    names = {**keys, "report_ids": [str(n) for n in range(1_000)], "months": [OCTOBER] * 1_000}
-    days = {**keys, "days": [OCTOBER] * 1_000}
+    keys = {"organization_id": column_of_texts(["acme"] * 1_000), "source": column_of_texts(["us"] * 1_000)}
+    october = column_of_instants([OCTOBER] * 1_000)
+    names = {**keys, "report_id": column_of_texts([str(n) for n in range(1_000)]), "month": october}
+    days = {**keys, "day": october}
     async with database.begin() as transaction:
         known = await planned(transaction, statements.KNOWN_CONTENTS, names, [OCTOBER])
         assert known == {"usage_reports_2026_10"}

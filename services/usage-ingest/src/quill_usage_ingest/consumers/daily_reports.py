@@ -27,7 +27,7 @@ from quill_usage_ingest.wire.queued_reports import INTAKES, read_queued_report
 
 BATCH_RECORDS_MAX: Final = 200
 """A report of many teams opens to megabytes."""
-FETCH_WAIT_MS: Final = 10
+FETCH_WAIT_MS: Final = 50
 
 
 def daily_reports(

@@ -17,7 +17,6 @@ from quill_usage_ingest.domain.packed_cells import PackedCells, SlotChange
 from quill_usage_ingest.domain.packed_counters import PackedCounters
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_cells import WindowCells, rank_of
-from quill_usage_ingest.domain.usage_month import month_of
 from quill_usage_ingest.domain.usage_report import QUANTITY_MAX, DayKey, ReportName, UsageReport, WindowKey
 
 CLOCK_TOLERANCE: Final = timedelta(days=2)
@@ -121,19 +120,21 @@ class UsageBook:
         """
         if report.organization_id not in self.schedules:
             return unknown_organization(report.organization_id)
-        if self.archived and month_of(report.window.start) in self.archived:
-            return _month_archived(report, month_of(report.window.start))
-        if report.content_hash in self.known_contents.get(report.name, ()):
+        if self.archived and report.window.month in self.archived:
+            return _month_archived(report, report.window.month)
+        name = report.name
+        if report.content_hash in self.known_contents.get(name, ()):
             return Verdict.NO_CHANGE
         refusal = self._refuse(report, now=now)
         if refusal is not None:
             return refusal
         key, period_key = report.window_key, self.period_key(report)
         known, usage = self.windows.get(key), self.periods.get(period_key)
-        self._take_up(known.cells if known else {}, usage.counters if usage else {}, report.counters)
+        self._take_up(known.cells if known else {}, usage.counters if usage else {})
         self.layout = self.layout.extended(self.dated_names(report))
-        layout, claimed = self.layout, report.counters.values()
-        slots, rank = layout.places(report.counters), rank_of(report.completeness, report.as_of)
+        rank, claimed = rank_of(report.completeness, report.as_of), report.counters.values()
+        slots = self._places(report.counters)
+        layout = self.layout
         held = PackedCells.of(known.cells if known else {}, layout)
         cells, changes = held.joined(layout, slots, claimed, rank=rank)
         moves = [*changes, *self._dated_moves(changes, report, usage)]
@@ -145,7 +146,8 @@ class UsageBook:
         if changes:
             self.windows[key] = WindowCells(known.window if known else report.window, cells)
             self.changed_windows.add(key)
-            self._starts_by_day.setdefault(report.day_key, set()).add(key.start)
+            if known is None:
+                self._starts_by_day.setdefault(report.day_key, set()).add(key.start)
         if changes or usage is None or report.as_of > usage.as_of:
             revision = self.revisions[report.organization_id] + 1
             corrected_revision = usage.corrected_revision if usage else None
@@ -157,7 +159,8 @@ class UsageBook:
                 counters=counters,
             )
             self.changed_periods.add(period_key)
-        return self._verdict(report, is_known=not changes and held.holds(slots, claimed, rank=rank), changes=changes)
+        is_known = not changes and held.holds(slots, claimed, rank=rank)
+        return self._verdict(name, report.content_hash, is_known=is_known, changes=changes)
 
     def dated_names(self, report: UsageReport) -> list[str]:
         """Under which further names the report's counters are kept in its period (`DatedCounters`)."""
@@ -191,6 +194,14 @@ class UsageBook:
             if not row.keys() <= self.layout.slots.keys():
                 self.layout = self.layout.extended(row)
 
+    def _places(self, counters: Mapping[str, int]) -> tuple[int, ...]:
+        """The slots of a report's counters, which get one if they have none."""
+        try:
+            return self.layout.places(counters)
+        except KeyError:
+            self.layout = self.layout.extended(counters)
+            return self.layout.places(counters)
+
     def _refuse(self, report: UsageReport, *, now: datetime) -> Refusal | None:
         subject = report.organization_id
         if report.window.start.year not in YEARS:
@@ -217,10 +228,10 @@ class UsageBook:
                 return Refusal("overlapping_window", detail, "window_end", subject)
         return None
 
-    def _verdict(self, report: UsageReport, *, is_known: bool, changes: list[SlotChange]) -> Verdict:
-        contents = self.known_contents.setdefault(report.name, set())
-        is_conflict = bool(contents - {report.content_hash})
-        contents.add(report.content_hash)
+    def _verdict(self, name: ReportName, content: bytes, *, is_known: bool, changes: list[SlotChange]) -> Verdict:
+        others = self.known_contents.setdefault(name, set())
+        is_conflict = bool(others)  # this very content has returned above
+        others.add(content)
         if is_conflict:
             return Verdict.CONFLICT
         if changes:

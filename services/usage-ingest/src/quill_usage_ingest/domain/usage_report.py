@@ -27,6 +27,8 @@ class UsageWindow:
     end: datetime
     day: datetime = field(init=False, compare=False, repr=False)
     """Midnight at which the window's UTC day begins."""
+    month: datetime = field(init=False, compare=False, repr=False)
+    """The first instant of its UTC month."""
 
     def __post_init__(self) -> None:
         """Refuse anything that is not inside one UTC day.
@@ -38,6 +40,7 @@ class UsageWindow:
             raise InvalidWindow("a window's ends must be instants in UTC (L21)")
         start = self.start
         object.__setattr__(self, "day", datetime(start.year, start.month, start.day, tzinfo=UTC))
+        object.__setattr__(self, "month", month_of(start))
         if not self.start < self.end <= self.day + DAY:
             raise InvalidWindow("a window must end after its start and within the same UTC day (L1)")
 
@@ -121,4 +124,4 @@ class UsageReport:
 
     @property
     def name(self) -> ReportName:
-        return ReportName(self.organization_id, self.source, self.report_id, month_of(self.window.start))
+        return ReportName(self.organization_id, self.source, self.report_id, self.window.month)

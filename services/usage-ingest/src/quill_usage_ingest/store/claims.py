@@ -1,6 +1,5 @@
 """What kept reports claim, read back as domain values: the ground that explanations and corrections stand on (L5)."""
 
-import zlib
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -16,6 +15,7 @@ from quill_usage_ingest.domain.usage_report import Correction, UsageReport, Usag
 from quill_usage_ingest.ports import Arrival, KeptClaim, KeptReport
 from quill_usage_ingest.store.archived_months import PostgresArchivedMonths
 from quill_usage_ingest.store.generation_marks import mark_comparisons_of_kept
+from quill_usage_ingest.store.kept_bytes import compressed, decompressed
 from quill_usage_ingest.store.tables import usage_reports
 from quill_usage_ingest.store.team_marks import mark_team_rebuilds
 
@@ -51,7 +51,7 @@ def claim_of(arrival: Arrival, counters: Mapping[str, int]) -> bytes | None:
     """What to keep beside the bytes; None when the bytes are the claim."""
     if arrival.intake == NATIVE_INTAKE:
         return None
-    return zlib.compress(msgspec.json.encode(dict(counters)), level=1)
+    return compressed(msgspec.json.encode(dict(counters)))
 
 
 class PostgresClaims(PostgresArchivedMonths):
@@ -97,7 +97,7 @@ class PostgresClaims(PostgresArchivedMonths):
 
 
 def _kept_claim(row: Row[Any]) -> KeptClaim:
-    body = zlib.decompress(row.body)
+    body = decompressed(row.body)
     kept = KeptReport(**{name: row._mapping[name] for name in KeptReport.__dataclass_fields__})  # noqa: SLF001 - SQLAlchemy's documented accessor
     correction = Correction(row.correction_actor, row.correction_reason) if row.correction_actor else None
     report = UsageReport(
@@ -116,7 +116,7 @@ def _kept_claim(row: Row[Any]) -> KeptClaim:
 
 def _counters(row: Row[Any], body: bytes) -> _Counters:
     if row.claim is not None:
-        return _counters_decoder.decode(zlib.decompress(row.claim))
+        return _counters_decoder.decode(decompressed(row.claim))
     if row.intake != NATIVE_INTAKE:
         raise UnreadableClaim(row.id)
     return _native_decoder.decode(body).counters

@@ -1,6 +1,5 @@
 """The comparison of report generations in Postgres."""
 
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -22,6 +21,7 @@ from quill_usage_ingest.domain.generation_comparison import (
 from quill_usage_ingest.domain.usage_report import DayKey
 from quill_usage_ingest.store.archived_months import PostgresArchivedMonths
 from quill_usage_ingest.store.generation_tables import generation_comparisons, generation_marks
+from quill_usage_ingest.store.kept_bytes import decompressed
 
 DIFFERENCES_KEPT: Final = 50
 """Of one organization and day; the number of all of them is kept beside."""
@@ -105,7 +105,7 @@ class PostgresGenerations(PostgresArchivedMonths):
         }
         found: dict[DayKey, dict[Generation, GenerationClaim]] = {}
         for row in await self._connection.execute(_NEWEST_CLAIMS, parameters):
-            claim = GenerationClaim(row.id, _counters_decoder.decode(zlib.decompress(row.claim)))
+            claim = GenerationClaim(row.id, _counters_decoder.decode(decompressed(row.claim)))
             key = DayKey(row.organization_id, row.window_start.astimezone(UTC), row.source)
             found.setdefault(key, {})[Generation(row.generation)] = claim
         return found

@@ -25,7 +25,7 @@ def of_months(template: str, instants: Iterable[datetime]) -> TextClause:
 
     ``{alias.window_start}`` in the template becomes the condition on that column; there must be an instant.
     """
-    return _about(template, tuple(sorted({month_of(instant) for instant in instants})))
+    return _about(template, tuple(sorted({month_of(instant) for instant in set(instants)})))
 
 
 @functools.lru_cache(maxsize=256)

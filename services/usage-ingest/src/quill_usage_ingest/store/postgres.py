@@ -2,7 +2,6 @@
 
 import functools
 import json
-import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,12 +22,19 @@ from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, WindowKey, window_of
 from quill_usage_ingest.ports import ArrivedReport, KeptReport, TooManyWindows
 from quill_usage_ingest.store import statements
-from quill_usage_ingest.store.array_text import array_text
+from quill_usage_ingest.store.array_text import (
+    array_text,
+    column_of_instants,
+    column_of_numbers,
+    column_of_optional_texts,
+    column_of_texts,
+)
 from quill_usage_ingest.store.claims import PostgresClaims, claim_of
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.customer_json import facts_from_json, facts_to_json
 from quill_usage_ingest.store.event_usage import event_usage
 from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
+from quill_usage_ingest.store.kept_bytes import compressed
 from quill_usage_ingest.store.meter_places import EventUsage
 from quill_usage_ingest.store.metered_product_rows import metered_product_of, row_of_metered_product
 from quill_usage_ingest.store.months import of_months
@@ -65,26 +71,11 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
     async def lock_standings(self, organization_ids: Collection[str]) -> dict[str, UsageStanding]:
         if not organization_ids:
             return {}
-        rows = await self._connection.execute(
-            select(
-                organizations.c.organization_id,
-                organizations.c.usage_revision,
-                organizations.c.schedule_anchor,
-                organizations.c.schedule_interval,
-                organizations.c.ended_schedules,
-                organizations.c.sources,
-            )
-            .where(organizations.c.organization_id == func.any(sorted(organization_ids)))
-            .order_by(organizations.c.organization_id)
-            .with_for_update()
-        )
+        parameters = {"organization_id": column_of_texts(sorted(organization_ids))}
+        rows = await self._connection.execute(statements.LOCK_STANDINGS, parameters)
         return {
-            row.organization_id: UsageStanding(
-                schedules_of(row.schedule_anchor, row.schedule_interval, row.ended_schedules),
-                row.usage_revision,
-                row.sources,
-            )
-            for row in rows
+            organization_id: UsageStanding(schedules_of(anchor, interval, ended), usage_revision, sources)
+            for organization_id, anchor, interval, ended, usage_revision, sources in rows
         }
 
     async def organization(self, organization_id: str) -> Organization | None:
@@ -120,8 +111,8 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
     async def save_revisions(self, revisions: Mapping[str, int], *, is_publication_due: bool) -> None:
         if revisions:
             parameters = {
-                "organization_ids": list(revisions),
-                "revisions": list(revisions.values()),
+                "organization_id": column_of_texts(list(revisions)),
+                "revision": column_of_numbers(list(revisions.values())),
                 "is_publication_due": is_publication_due,
             }
             await self._connection.execute(statements.SAVE_REVISIONS, parameters)
@@ -143,12 +134,13 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
     async def windows_of_days(self, days: Collection[DayKey]) -> dict[WindowKey, WindowCells]:
         if not days:
             return {}
-        parameters: dict[str, list[Any]] = {
-            "organization_ids": [day.organization_id for day in days],
-            "days": [day.day for day in days],
-            "sources": [day.source for day in days],
+        starts = [day.day for day in days]
+        parameters = {
+            "organization_id": column_of_texts([day.organization_id for day in days]),
+            "day": column_of_instants(starts),
+            "source": column_of_texts([day.source for day in days]),
         }
-        of_days = of_months(statements.WINDOWS_OF_DAYS, parameters["days"])
+        of_days = of_months(statements.WINDOWS_OF_DAYS, starts)
         rows = (await self._connection.execute(of_days, parameters)).all()
         return dict(await self._windows(rows))
 
@@ -189,23 +181,24 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
         await self._have_slots(window.cells for _, window in ordered)
         packed = [PackedCells.of(window.cells, self._slots.layout) for _, window in ordered]
         parameters = {
-            "organization_ids": [key.organization_id for key, _ in ordered],
-            "starts": [key.start for key, _ in ordered],
-            "sources": [key.source for key, _ in ordered],
-            "ends": [window.window.end for _, window in ordered],
-            "quantities": [array_text(cells.quantities) for cells in packed],
-            "ranks": [array_text(cells.ranks) for cells in packed],
+            "organization_id": column_of_texts([key.organization_id for key, _ in ordered]),
+            "window_start": column_of_instants([key.start for key, _ in ordered]),
+            "source": column_of_texts([key.source for key, _ in ordered]),
+            "window_end": column_of_instants([window.window.end for _, window in ordered]),
+            "quantities": column_of_texts([array_text(cells.quantities) for cells in packed]),
+            "ranks": column_of_texts([array_text(cells.ranks) for cells in packed]),
         }
         await self._connection.execute(statements.SAVE_WINDOWS, parameters)
 
     async def delete_windows(self, keys: Collection[WindowKey]) -> None:
         if keys:
-            parameters: dict[str, list[Any]] = {
-                "organization_ids": [key.organization_id for key in keys],
-                "starts": [key.start for key in keys],
-                "sources": [key.source for key in keys],
+            starts = [key.start for key in keys]
+            parameters = {
+                "organization_id": column_of_texts([key.organization_id for key in keys]),
+                "window_start": column_of_instants(starts),
+                "source": column_of_texts([key.source for key in keys]),
             }
-            await self._connection.execute(of_months(statements.DELETE_WINDOWS, parameters["starts"]), parameters)
+            await self._connection.execute(of_months(statements.DELETE_WINDOWS, starts), parameters)
 
     async def _windows(self, rows: Sequence[Row[Any]]) -> list[tuple[WindowKey, WindowCells]]:
         layout = await self._slots.reaching(max((len(row.ranks) for row in rows), default=0))
@@ -225,9 +218,9 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
         if not keys:
             return {}
         parameters = {
-            "organization_ids": [key.organization_id for key in keys],
-            "starts": [key.period.start for key in keys],
-            "ends": [key.period.end for key in keys],
+            "organization_id": column_of_texts([key.organization_id for key in keys]),
+            "period_start": column_of_instants([key.period.start for key in keys]),
+            "period_end": column_of_instants([key.period.end for key in keys]),
         }
         rows = (await self._connection.execute(statements.PERIODS, parameters)).all()
         return dict(await self._period_usages(rows))
@@ -238,7 +231,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
 
     async def newest_periods(self, organization_ids: Sequence[str], *, newest: int) -> dict[str, list[PeriodUsage]]:
         """The newest periods in force of many organizations at once, oldest first."""
-        parameters = {"organization_ids": list(organization_ids), "newest": newest}
+        parameters = {"organization_id": column_of_texts(organization_ids), "newest": newest}
         rows = (await self._connection.execute(statements.NEWEST_PERIODS, parameters)).all()
         found: dict[str, list[PeriodUsage]] = {}
         for key, usage in await self._period_usages(rows):
@@ -252,15 +245,15 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
         await self._have_slots(usage.counters for _, usage in ordered)
         packed = [PackedCounters.of(usage.counters, self._slots.layout) for _, usage in ordered]
         parameters = {
-            "organization_ids": [key.organization_id for key, _ in ordered],
-            "starts": [key.period.start for key, _ in ordered],
-            "ends": [key.period.end for key, _ in ordered],
-            "as_ofs": [usage.as_of for _, usage in ordered],
-            "revisions": [usage.revision for _, usage in ordered],
-            "corrected_revisions": [usage.corrected_revision for _, usage in ordered],
-            "complete": [array_text(counters.complete) for counters in packed],
-            "partial": [array_text(counters.partial) for counters in packed],
-            "maximum": [array_text(counters.maximum) for counters in packed],
+            "organization_id": column_of_texts([key.organization_id for key, _ in ordered]),
+            "period_start": column_of_instants([key.period.start for key, _ in ordered]),
+            "period_end": column_of_instants([key.period.end for key, _ in ordered]),
+            "as_of": column_of_texts([usage.as_of.isoformat() for _, usage in ordered]),
+            "revision": column_of_numbers([usage.revision for _, usage in ordered]),
+            "corrected_revision": column_of_numbers([usage.corrected_revision for _, usage in ordered]),
+            "complete": column_of_texts([array_text(counters.complete) for counters in packed]),
+            "partial": column_of_texts([array_text(counters.partial) for counters in packed]),
+            "maximum": column_of_texts([array_text(counters.maximum) for counters in packed]),
         }
         await self._connection.execute(statements.SAVE_PERIODS, parameters)
 
@@ -316,24 +309,22 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
     async def known_contents(self, names: Collection[ReportName]) -> dict[ReportName, set[bytes]]:
         if not names:
             return {}
-        parameters: dict[str, list[Any]] = {
-            "organization_ids": [name.organization_id for name in names],
-            "sources": [name.source for name in names],
-            "report_ids": [name.report_id for name in names],
-            "months": [name.month for name in names],
+        months = [name.month for name in names]
+        parameters = {
+            "organization_id": column_of_texts([name.organization_id for name in names]),
+            "source": column_of_texts([name.source for name in names]),
+            "report_id": column_of_texts([name.report_id for name in names]),
+            "month": column_of_instants(months),
         }
-        of_names = of_months(statements.KNOWN_CONTENTS, parameters["months"])
+        of_names = of_months(statements.KNOWN_CONTENTS, months)
         known: dict[ReportName, set[bytes]] = {}
-        for row in await self._connection.execute(of_names, parameters):
-            name = ReportName(row.organization_id, row.source, row.report_id, row.month)
-            known.setdefault(name, set()).add(row.content_hash)
+        for *name, content_hash in await self._connection.execute(of_names, parameters):
+            known.setdefault(ReportName(*name), set()).add(content_hash)
         return known
 
     async def keep_reports(self, reports: Sequence[tuple[ArrivedReport, Verdict]], *, now: datetime) -> None:
         if reports:
-            rows = [_report_row(item, verdict) for item, verdict in reports]
-            columns = {name: [row[name] for row in rows] for name in rows[0]}
-            await self._connection.execute(statements.KEEP_REPORTS, {**columns, "received_at": now})
+            await self._connection.execute(statements.KEEP_REPORTS, {**_columns_of(reports), "received_at": now})
 
     async def kept_reports(
         self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
@@ -399,7 +390,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
 
     async def packed_newest_periods(self, organization_ids: Sequence[str], *, newest: int) -> Sequence[Row[Any]]:
         """The newest periods in force as they are stored, oldest first, for publishing without unpacking them."""
-        parameters = {"organization_ids": list(organization_ids), "newest": newest}
+        parameters = {"organization_id": column_of_texts(organization_ids), "newest": newest}
         return (await self._connection.execute(statements.NEWEST_PERIODS, parameters)).all()
 
     async def slots_of(self, counters: Collection[str]) -> dict[str, int]:
@@ -440,25 +431,27 @@ def _organization(row: Row[Any]) -> Organization:
     )
 
 
-def _report_row(item: ArrivedReport, verdict: Verdict) -> dict[str, Any]:
-    report, arrival = item.report, item.arrival
+def _columns_of(kept: Sequence[tuple[ArrivedReport, Verdict]]) -> dict[str, Any]:
+    reports = [item.report for item, _ in kept]
+    arrivals = [item.arrival for item, _ in kept]
+    corrections = [report.correction for report in reports]
     return {
-        "organization_id": report.organization_id,
-        "source": report.source,
-        "report_id": report.report_id,
-        "content_hash": report.content_hash,
-        "window_start": report.window.start,
-        "window_end": report.window.end,
-        "completeness": report.completeness.value,
-        "as_of": report.as_of,
-        "intake": arrival.intake,
-        "topic": arrival.topic,
-        "partition": arrival.partition,
-        "offset": arrival.offset,
-        "verdict": verdict.value,
-        "correction_actor": report.correction.actor if report.correction else None,
-        "correction_reason": report.correction.reason if report.correction else None,
-        "note": json.dumps(dict(arrival.note)) if arrival.note else None,
-        "body": zlib.compress(arrival.body, level=1),
-        "claim": claim_of(arrival, report.counters),
+        "organization_id": column_of_texts([report.organization_id for report in reports]),
+        "source": column_of_texts([report.source for report in reports]),
+        "report_id": column_of_texts([report.report_id for report in reports]),
+        "content_hash": [report.content_hash for report in reports],
+        "window_start": column_of_instants([report.window.start for report in reports]),
+        "window_end": column_of_instants([report.window.end for report in reports]),
+        "completeness": column_of_texts([report.completeness for report in reports]),
+        "as_of": column_of_texts([report.as_of.isoformat() for report in reports]),
+        "intake": column_of_texts([arrival.intake for arrival in arrivals]),
+        "topic": column_of_optional_texts([arrival.topic for arrival in arrivals]),
+        "partition": column_of_numbers([arrival.partition for arrival in arrivals]),
+        "log_offset": column_of_numbers([arrival.offset for arrival in arrivals]),
+        "verdict": column_of_texts([verdict for _, verdict in kept]),
+        "correction_actor": column_of_optional_texts([each.actor if each else None for each in corrections]),
+        "correction_reason": column_of_optional_texts([each.reason if each else None for each in corrections]),
+        "note": column_of_optional_texts([json.dumps(dict(each.note)) if each.note else None for each in arrivals]),
+        "body": [compressed(arrival.body) for arrival in arrivals],
+        "claim": [claim_of(arrival, report.counters) for report, arrival in zip(reports, arrivals, strict=True)],
     }

@@ -68,7 +68,7 @@ def from_wire_usage_report(value: bytes) -> UsageReport:
         pydantic.ValidationError: naming each field that is wrong.
         UnstorableText: a text that could not be kept.
     """
-    wire = _decoded(value)
+    wire = decoded_report(value)
     if b"\\u0000" in value:
         _refuse_nul(wire)
     return UsageReport(
@@ -84,7 +84,12 @@ def from_wire_usage_report(value: bytes) -> UsageReport:
     )
 
 
-def _decoded(value: bytes) -> _Report:
+def decoded_report(value: bytes) -> _Report:
+    """The message, decoded and valid; what `from_wire_usage_report` adds is the claim's identity.
+
+    Raises:
+        pydantic.ValidationError: naming each field that is wrong.
+    """
     try:
         if not value.isascii():
             value.decode()
