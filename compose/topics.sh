@@ -18,6 +18,7 @@ create usage.meter-events.v1 4 cleanup.policy=delete retention.ms=2592000000
 create usage.watermarks.v1 1 cleanup.policy=delete retention.ms=2592000000
 create usage.sources.v1 1 cleanup.policy=compact min.compaction.lag.ms=604800000
 create usage.period-usage.v1 4 cleanup.policy=compact min.compaction.lag.ms=604800000
+create usage.team-usage.v1 4 cleanup.policy=compact min.compaction.lag.ms=604800000
 create limits.states.v1 4 cleanup.policy=compact min.compaction.lag.ms=604800000
 create limits.transitions.v1 4 cleanup.policy=delete retention.ms=2592000000
 create limits.thresholds.v1 4 cleanup.policy=delete retention.ms=2592000000
@@ -33,6 +34,7 @@ create usage.meter-events.v1.dead 1 cleanup.policy=delete retention.ms=259200000
 create usage.watermarks.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.sources.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.period-usage.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
+create usage.team-usage.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create limits.states.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create limits.transitions.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create limits.thresholds.v1.dead 1 cleanup.policy=delete retention.ms=2592000000

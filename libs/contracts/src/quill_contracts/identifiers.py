@@ -19,6 +19,8 @@ Instant = Annotated[datetime, AfterValidator(_utc)]
 """An aware UTC instant (L21)."""
 
 OrganizationId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:-]+$")]
+TeamId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
+"""PostHog's id of a team (project), as the source spells it."""
 LicenseId = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_-]+$")]
 SourceName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$")]
 """Who counted: a region, an instance, or a product that sends meter events."""

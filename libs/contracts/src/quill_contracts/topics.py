@@ -97,6 +97,14 @@ PERIOD_USAGE: Final = Topic(
     "compacted",
     summary="Period-to-date usage and period maxima of one organization.",
 )
+TEAM_USAGE: Final = Topic(
+    "usage.team-usage.v1",
+    "organization_id/team_id",
+    "usage-ingest",
+    ("quota-limiter",),
+    "compacted",
+    summary="Period-to-date usage of one team (project) of an organization.",
+)
 LIMIT_STATES: Final = Topic(
     "limits.states.v1",
     "organization_id",
@@ -172,6 +180,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     WATERMARKS,
     SOURCES,
     PERIOD_USAGE,
+    TEAM_USAGE,
     LIMIT_STATES,
     LIMIT_TRANSITIONS,
     LIMIT_THRESHOLDS,

@@ -13,6 +13,7 @@ from quill_contracts.identifiers import (
     Quantity,
     Revision,
     SourceName,
+    TeamId,
     UsageKey,
 )
 from quill_contracts.message import Message, WireModel
@@ -99,3 +100,45 @@ class PeriodUsageSnapshot(Message):
     sources: list[SourceName] = []
     """Every source that ever reported for this organization, in order: one that was silent for a whole period is named
     all the same, so that its hole can be seen."""
+
+
+class TeamMeterUsage(WireModel):
+    """One meter's usage by one team in one billing period, complete and partial days apart (L6).
+
+    There is no maximum: nothing is billed by teams.
+    """
+
+    complete: PeriodTotal
+    partial: PeriodTotal
+
+
+class TeamPeriodUsage(WireModel):
+    """All meters of one team in one billing period of its organization [``period_start``, ``period_end``)."""
+
+    period_start: Instant
+    period_end: Instant
+    meters: dict[UsageKey, TeamMeterUsage]
+
+
+class TeamUsageSnapshot(Message):
+    """The newest periods of one team (PostHog's project), newest first, with a revision (``usage.team-usage.v1``).
+
+    One message per team, keyed ``<organization_id>/<team_id>``: an organization may have a hundred thousand of them.
+    The revision rises strictly whenever anything in the snapshot changes; a reader keeps the highest. Without periods
+    the team used nothing in them any more. Only meters that counters feed are here; meter events name no team.
+    """
+
+    organization_id: OrganizationId
+    team_id: TeamId
+    revision: Revision
+    periods: Annotated[list[TeamPeriodUsage], Field(max_length=2)]
+
+    @property
+    def key(self) -> str:
+        """The record's key; an organization's id holds no slash, so it ends at the first one."""
+        return team_usage_key(self.organization_id, self.team_id)
+
+
+def team_usage_key(organization_id: str, team_id: str) -> str:
+    """The key of ``usage.team-usage.v1`` for a team."""
+    return f"{organization_id}/{team_id}"

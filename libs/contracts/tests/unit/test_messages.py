@@ -13,7 +13,7 @@ from quill_contracts.catalog_file import InvalidCatalogFile, load_catalog
 from quill_contracts.documents import asyncapi, documents, json_schema
 from quill_contracts.registry import MESSAGES, UnknownTopic, message_type
 from quill_contracts.topics import TOPICS
-from quill_contracts.usage import UsageReport
+from quill_contracts.usage import TeamUsageSnapshot, UsageReport
 
 PACKAGE = Path(__file__).parents[2]
 GOLDEN = PACKAGE / "golden"
@@ -109,6 +109,36 @@ def test_a_report_that_cannot_be_true_is_refused_by_field(changes: dict[str, obj
     with pytest.raises(ValidationError) as refused:
         UsageReport.model_validate(report(**changes))
     assert str((refused.value.errors()[0]["loc"] or ("",))[0]) == field
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"team_id": ""}, "team_id"),
+        ({"team_id": "1\x002"}, "team_id"),
+        ({"team_id": "t" * 201}, "team_id"),
+        ({"revision": 0}, "revision"),
+        ({"periods": [{"period_start": "2026-10-01T00:00:00Z", "period_end": "2026-11-01T00:00:00Z"}]}, "periods"),
+    ],
+)
+def test_team_usage_that_cannot_be_true_is_refused_by_field(changes: dict[str, object], field: str):
+    example = json.loads((GOLDEN / "usage.team-usage.v1.json").read_text("utf-8"))
+    with pytest.raises(ValidationError) as refused:
+        TeamUsageSnapshot.model_validate({**example, **changes})
+    assert refused.value.errors()[0]["loc"][0] == field
+
+
+def test_two_periods_of_a_team_travel_and_no_more():
+    example = json.loads((GOLDEN / "usage.team-usage.v1.json").read_text("utf-8"))
+    assert len(TeamUsageSnapshot.model_validate(example).periods) == 2
+    with pytest.raises(ValidationError, match="at most 2"):
+        TeamUsageSnapshot.model_validate({**example, "periods": example["periods"] * 2})
+
+
+@pytest.mark.parametrize("team_id", ["11", "a/b", "équipe 7"])
+def test_the_key_of_team_usage_is_the_organization_and_the_team_parted_at_the_first_slash(team_id: str):
+    snapshot = TeamUsageSnapshot(organization_id="acme", team_id=team_id, revision=1, periods=[])
+    assert snapshot.key.split("/", 1) == ["acme", team_id]
 
 
 @given(st.integers(0, 23), st.integers(1, 24))
