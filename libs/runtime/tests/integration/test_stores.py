@@ -1,6 +1,7 @@
 """Events, inbox, operations and migrations on real Postgres; the event stream also in memory, by one suite."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from quill_runtime.migrations import migrate, runtime_history
 from quill_runtime.operations import Operation, OperationRunner, PermanentFailure
 from quill_runtime.tables import runtime_metadata
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
 pytestmark = pytest.mark.integration
@@ -200,3 +202,22 @@ async def test_the_migrated_schema_is_the_one_the_code_declares(database):
 
     async with database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"a": [1, "ü", null, true, {"b": 1.5}]}',
+        "100000000000000000000",
+        "-9223372036854775809",
+        '"\\ud83d\\ude00"',
+        "1e400",
+    ],
+)
+async def test_documents_read_back_as_pythons_own_decoder_reads_them(database: Database, written: str):
+    """Long integers above all: a decoder that makes floats of them would change an amount."""
+    statement = text("select cast(:written as jsonb) as document, cast(cast(:written as jsonb) as text) as shown")
+    async with database.begin() as transaction:
+        row = (await transaction.connection.execute(statement.columns(document=JSONB()), {"written": written})).one()
+    assert row.document == json.loads(row.shown)
+    assert type(row.document) is type(json.loads(row.shown))
