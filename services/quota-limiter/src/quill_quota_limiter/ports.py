@@ -171,6 +171,10 @@ class LimitsTransaction(Protocol):
         """What is decided about these organizations, of those that have a row."""
         ...
 
+    async def known_among(self, organization_ids: Collection[str]) -> frozenset[str]:
+        """Those of these organizations whose customer is known."""
+        ...
+
     async def known_limits_after(self, organization_id: str, *, at_most: int) -> list[OrganizationLimits]:
         """A page of all known organizations by id; start with an empty string."""
         ...

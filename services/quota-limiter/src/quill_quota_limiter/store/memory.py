@@ -172,6 +172,10 @@ class MemoryLimitsTransaction:
     async def limits(self, organization_ids: Collection[str]) -> dict[str, OrganizationLimits]:
         return {name: self.rows.limits[name] for name in organization_ids if name in self.rows.limits}
 
+    async def known_among(self, organization_ids: Collection[str]) -> frozenset[str]:
+        limits = self.rows.limits
+        return frozenset(name for name in organization_ids if name in limits and limits[name].is_known)
+
     async def known_limits_after(self, organization_id: str, *, at_most: int) -> list[OrganizationLimits]:
         known = sorted(name for name, found in self.rows.limits.items() if found.is_known and name > organization_id)
         return [self.rows.limits[name] for name in known[:at_most]]

@@ -277,6 +277,13 @@ class PostgresLimitsTransaction:
         )
         return {row.organization_id: _limits(row) for row in rows}
 
+    async def known_among(self, organization_ids: Collection[str]) -> frozenset[str]:
+        table = tables.limit_states
+        known = select(table.c.organization_id).where(
+            table.c.organization_id.in_(list(organization_ids)), table.c.revision > 0
+        )
+        return frozenset(await self._connection.scalars(known))
+
     async def known_limits_after(self, organization_id: str, *, at_most: int) -> list[OrganizationLimits]:
         table = tables.limit_states
         rows = await self._connection.execute(

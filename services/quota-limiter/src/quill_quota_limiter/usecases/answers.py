@@ -105,8 +105,8 @@ async def remove_unknown_organizations(*, store: LimitsStore, board: AnswerBoard
     removed = 0
     async for page in board.organization_pages():
         async with store.begin() as tx:
-            limits = await tx.limits(page)
-        unknown = [name for name in page if name not in limits or not limits[name].is_known]
+            known = await tx.known_among(page)
+        unknown = [name for name in page if name not in known]
         if unknown:
             await board.remove_organizations(unknown)
             # A customer may have arrived between the look-up and the removal; then its answer goes up again.
