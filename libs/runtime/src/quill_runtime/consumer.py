@@ -37,6 +37,9 @@ SESSION_TIMEOUT_MS = 10_000
 HEARTBEAT_MS = 1_000
 """How soon a member hears of a rebalance; also how long one takes at the start."""
 STOP_TIMEOUT_SECONDS = 20.0
+FETCH_BYTES_MIN = 1024 * 1024
+BYTES_A_RECORD = 4 * 1024
+"""What a partition is asked for at once: a batch of everyday records even when all of them stand in one partition."""
 READ_WAIT_MS = 200
 """How long an idle read waits before it is begun again; a record ends it at once."""
 
@@ -80,6 +83,7 @@ class Consumer(Generic[M]):
             max_records=consumption.max_records,
             batch_timeout_ms=READ_WAIT_MS,
             fetch_max_wait_ms=consumption.max_wait_ms,
+            max_partition_fetch_bytes=max(FETCH_BYTES_MIN, consumption.max_records * BYTES_A_RECORD),
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
             max_poll_interval_ms=300_000,
