@@ -14,6 +14,7 @@ from quill_runtime import http
 from quill_runtime.auth import ApiTokens, Key, Keyring
 from quill_subscriptions.api.access import Access
 from quill_subscriptions.api.billing import billing_routes
+from quill_subscriptions.api.billing_updates import billing_update_routes
 from quill_subscriptions.api.catalog import catalog_routes
 from quill_subscriptions.api.customers import customer_routes
 from quill_subscriptions.api.licenses import license_routes
@@ -131,6 +132,7 @@ def calling(access: Access, clock: MovableClock) -> Callable[[SubscriptionsStore
                 customer_routes(store, access),
                 license_routes(store, access),
                 catalog_routes(store, access),
+                billing_update_routes(store, access),
             ],
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

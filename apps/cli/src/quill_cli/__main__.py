@@ -14,6 +14,7 @@ from quill_cli import (
     limits,
     runs,
     sources,
+    updates,
     usage,
     usage_backfill,
     usage_corrections,
@@ -66,6 +67,7 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     app.add_typer(licenses_group, name="licenses")
     app.add_typer(dead_letters.commands(connect), name="dead-letters")
     app.command("runs")(runs.command(connect))
+    app.command("updates")(updates.command(connect))
     app.command("topics")(topics)
     return app
 

@@ -1,10 +1,11 @@
 """What the use cases need from a store, and what they hand to it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from quill_subscriptions.domain.billing_update import ClaimedUpdate, UpdateStanding, UpdateStatus
 from quill_subscriptions.domain.catalog import Catalog, Product
 from quill_subscriptions.domain.customer import Customer, CustomerEvent, RecordedEvent
 from quill_subscriptions.domain.entitlements import Entitlements
@@ -51,8 +52,48 @@ class NumberedEvent:
     recorded: RecordedEvent
 
 
+class BillingUpdates(Protocol):
+    """Which regions are to be told of which customers (L15): marked with the change, done when the queue has it.
+
+    Organizations whose license stands for no region with a queue are passed over everywhere.
+    """
+
+    async def mark(self, organization_ids: Collection[str], *, at_once: bool, now: datetime) -> None:
+        """These changed; without ``at_once`` one that was told of lately waits for the policy's spacing to pass."""
+        ...
+
+    async def expect_usage(self, revisions: Mapping[str, int], *, now: datetime) -> None:
+        """Tell of these at once when usage of that revision (or a later one) is here, which may be now."""
+        ...
+
+    async def claim(self, license_ids: Collection[str], *, now: datetime, count_max: int) -> list[ClaimedUpdate]:
+        """Take due updates of these licenses for `IN_FLIGHT`; no other sender gets them meanwhile."""
+        ...
+
+    async def conclude(self, claimed: ClaimedUpdate, *, now: datetime) -> None:
+        """The queue has it. What was marked since it was claimed stays due."""
+        ...
+
+    async def postpone(self, claimed: ClaimedUpdate, error: str, *, until: datetime) -> None:
+        """It was not sent, or nobody knows; it stays due and is free again at ``until``."""
+        ...
+
+    async def give_up(self, claimed: ClaimedUpdate, error: str, *, now: datetime) -> None:
+        """It cannot be sent as it is; shown as failed until a later one is sent."""
+        ...
+
+    async def standing(self, status: UpdateStatus, *, after: str, count_max: int) -> list[UpdateStanding]:
+        """A page of updates in the order of their organization ids."""
+        ...
+
+
 class SubscriptionsTransaction(Protocol):
     """One transaction: state, events and the messages that tell of them appear together or not at all."""
+
+    @property
+    def updates(self) -> BillingUpdates:
+        """The marks of this transaction; `save` and `keep_usage` set theirs by themselves."""
+        ...
 
     async def catalog(self) -> Catalog | None:
         """The catalog in force."""
@@ -114,7 +155,7 @@ class SubscriptionsTransaction(Protocol):
         """The newest usage snapshot that was received."""
         ...
 
-    async def keep_usage(self, snapshots: Sequence[UsageSnapshot]) -> None:
+    async def keep_usage(self, snapshots: Sequence[UsageSnapshot], *, now: datetime) -> None:
         """Store each snapshot whose revision is higher than the stored one; ignore the rest."""
         ...
 

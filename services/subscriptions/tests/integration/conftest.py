@@ -2,8 +2,14 @@
 
 import asyncio
 import base64
+import contextlib
+import gzip
 import hashlib
-from collections.abc import AsyncIterator, Callable
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +19,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from aiobotocore.session import get_session
 from aiokafka import AIOKafkaConsumer
 from quill_contracts import topics
 from quill_contracts.licenses import License
@@ -23,6 +30,7 @@ from quill_runtime.outbox import Outbox
 from quill_runtime.publisher import KafkaPublisher, Outgoing
 from quill_runtime.sealing import Sealer
 from quill_stack.kafka import TopicSpec
+from quill_stack.ports import free_port
 from quill_subscriptions.app import build
 from quill_subscriptions.domain.catalog import Catalog
 from quill_subscriptions.settings import SubscriptionsSettings
@@ -121,15 +129,80 @@ class Running:
         return found
 
 
+@pytest.fixture(scope="session")
+def queues() -> Iterator[str]:
+    """An emulator of SQS over HTTP, as a process of its own; its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{address}/moto-api/", trust_env=False).status_code == 200:
+                    break
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+@dataclass
+class Region:
+    """A region's end of its queue, read as PostHog's consumer reads it."""
+
+    address: str
+    sqs: Any
+    url: str
+
+    async def heard(self, *, seconds: float = PATIENCE_SECONDS) -> list[dict[str, Any]]:
+        """The next messages, unpacked and deleted; none if none comes in time."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            answer = await self.sqs.receive_message(
+                QueueUrl=self.url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+            )
+            found = answer.get("Messages", [])
+            for each in found:
+                await self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=each["ReceiptHandle"])
+            if found:
+                return [self._unpacked(each) for each in found]
+            await asyncio.sleep(0.02)
+        return []
+
+    @staticmethod
+    def _unpacked(message: dict[str, Any]) -> dict[str, Any]:
+        encoding = message["MessageAttributes"].get("content_encoding", {}).get("StringValue")
+        body = message["Body"].encode()
+        plain = gzip.decompress(base64.b64decode(body)) if encoding == "gzip" else body
+        return {**json.loads(plain), "is_packed": encoding == "gzip"}
+
+
+@pytest.fixture
+async def region(queues: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Region]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    async with get_session().create_client("sqs", region_name="us-east-1", endpoint_url=queues) as sqs:
+        made = await sqs.create_queue(QueueName=f"billing-to-posthog-{time.monotonic_ns()}")
+        yield Region(queues, sqs, made["QueueUrl"])
+
+
 @pytest.fixture
 def run_service(stores: Any, migrated_url: str) -> Any:
     """``async with run_service(catalog_file=…) as running``: the real service, asked without a socket of its own."""
-    names = (topics.LICENSES, topics.CUSTOMERS, topics.CATALOG, topics.PERIOD_USAGE)
+    names = (topics.LICENSES, topics.CUSTOMERS, topics.CATALOG, topics.PERIOD_USAGE, topics.LIMIT_TRANSITIONS)
     stores.create_topics(TopicSpec(name, 1, {}) for topic in names for name in (topic.name, topic.dead))
     unique = migrated_url.rsplit("/", 1)[1]
 
     @asynccontextmanager
-    async def run(*, license_type: str = "cloud", catalog_file: Path | None = None) -> AsyncIterator[Running]:
+    async def run(
+        *, license_type: str = "cloud", catalog_file: Path | None = None, region: Region | None = None, **more: Any
+    ) -> AsyncIterator[Running]:
+        license_id = f"lic-{unique}".replace("_", "-")
+        if region is not None:
+            more |= {"billing_updates_queues": f"{license_id}={region.url}", "aws_endpoint_url": region.address}
         settings = SubscriptionsSettings(
             database_url=migrated_url,
             kafka_bootstrap_servers=stores.kafka_bootstrap_servers,
@@ -139,11 +212,11 @@ def run_service(stores: Any, migrated_url: str) -> Any:
             catalog_file=catalog_file,
             refresh_seconds=0.2,
             catalog_check_seconds=0.2,
+            **more,
         )
         publisher = KafkaPublisher(stores.kafka_bootstrap_servers)
         await publisher.start()
         secret = f"secret-of-{unique}-that-is-long-enough".encode()
-        license_id = f"lic-{unique}".replace("_", "-")
         sealed = Sealer.parse(SEALING_KEYS).seal(secret, context=license_id)
         issued = License(
             license_id=license_id,

@@ -248,9 +248,9 @@ async def test_the_highest_revision_of_usage_is_kept_whatever_the_order(store: A
         period = PeriodUsage(now, {"events": MeterUsage(revision, 0, revision)})
         return UsageSnapshot("org-1", revision, (period,))
 
-    await store.run(lambda tx: tx.keep_usage([usage(2), usage(5), usage(3)]))
-    await store.run(lambda tx: tx.keep_usage([usage(4)]))
-    await store.run(lambda tx: tx.keep_usage([]))
+    await store.run(lambda tx: tx.keep_usage([usage(2), usage(5), usage(3)], now=now))
+    await store.run(lambda tx: tx.keep_usage([usage(4)], now=now))
+    await store.run(lambda tx: tx.keep_usage([], now=now))
     assert await store.run(lambda tx: tx.usage("org-1")) == usage(5)
     assert await store.run(lambda tx: tx.usage("org-2")) is None
 

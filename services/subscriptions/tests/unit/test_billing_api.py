@@ -28,7 +28,7 @@ async def subscribe(caller: Any, organization_id: str = "org-1", **body: Any) ->
 
 async def use(store: MemorySubscriptions, revision: int = 1, **meters: MeterUsage) -> None:
     snapshot = UsageSnapshot("org-1", revision, (PeriodUsage(PERIOD_START, meters),))
-    await store.run(lambda tx: tx.keep_usage([snapshot]))
+    await store.run(lambda tx: tx.keep_usage([snapshot], now=PERIOD_START))
 
 
 def snapshots(store: MemorySubscriptions) -> list[CustomerSnapshot]:

@@ -4,10 +4,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from quill_contracts.topics import DAILY_REPORTS, LICENSES, METER_EVENTS, USAGE_REPORTS
+from quill_runtime import queues
 from quill_runtime.assembly import Foundation, lay_foundation
 from quill_runtime.consumer import Consumer
 from quill_runtime.lifecycle import Component, Service
 from quill_runtime.log_ends import read_log_ends
+from quill_runtime.queues import SqsQueue
 
 from quill_usage_ingest import consumers, jobs
 from quill_usage_ingest.api import (
@@ -30,9 +32,8 @@ from quill_usage_ingest.consumers.report_runs import report_runs as runs_of_poin
 from quill_usage_ingest.consumers.teams import counting_reports, daily_report_teams, report_teams
 from quill_usage_ingest.consumers.watermarks import watermarks
 from quill_usage_ingest.domain.watermark import LogEnds
-from quill_usage_ingest.gateways import bucket, queue
+from quill_usage_ingest.gateways import bucket
 from quill_usage_ingest.gateways.bucket import S3Bucket
-from quill_usage_ingest.gateways.queue import SqsQueue
 from quill_usage_ingest.jobs import ReportLogs
 from quill_usage_ingest.settings import UsageIngestSettings
 from quill_usage_ingest.store.counter_slots import CounterSlots
@@ -214,7 +215,7 @@ def _queue_intakes(settings: UsageIngestSettings, foundation: Foundation) -> lis
 
     def intake(url: str, copy: Copy) -> QueueIntake:
         def open_queue() -> AbstractAsyncContextManager[SqsQueue]:
-            return queue.opened(url, endpoint_url=endpoint_url, region=region)
+            return queues.opened(url, endpoint_url=endpoint_url, region=region)
 
         return QueueIntake(copy=copy, open_queue=open_queue, publisher=foundation.publisher)
 

@@ -26,13 +26,13 @@ from quill_contracts.topics import Topic
 from quill_contracts.usage import PeriodUsageSnapshot
 from quill_runtime.consumption import Record
 from quill_runtime.publisher import KafkaPublisher, Outgoing, PublishFailed
+from quill_runtime.queues import QueueAway, QueueMessage, SqsQueue
 from quill_runtime.sealing import Sealer
 from quill_usage_ingest.app import build
 from quill_usage_ingest.consumers import report_runs
 from quill_usage_ingest.consumers.queue import QueueIntake, report_from
 from quill_usage_ingest.domain.completeness import Completeness
 from quill_usage_ingest.domain.report_run import ReportRun, RunPosition
-from quill_usage_ingest.gateways.queue import QueueAway, QueueMessage, SqsQueue
 from quill_usage_ingest.settings import UsageIngestSettings
 from quill_usage_ingest.store.report_runs import PostgresRuns
 

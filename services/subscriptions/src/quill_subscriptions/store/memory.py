@@ -16,10 +16,12 @@ from quill_runtime.database import CONFLICT_RETRIES, Conflict
 from quill_runtime.event_store import MemoryEventStream, NewEvent, StoredEvent
 from quill_runtime.publisher import Outgoing
 
+from quill_subscriptions.domain.billing_update import UpdatePolicy
 from quill_subscriptions.domain.catalog import Catalog, Product
 from quill_subscriptions.domain.customer import RecordedEvent
 from quill_subscriptions.domain.usage import UsageSnapshot
 from quill_subscriptions.ports import CustomerChange, CustomerRecord, NumberedEvent, SubscriptionsTransaction
+from quill_subscriptions.store.memory_updates import MemoryBillingUpdates, UpdateRow
 from quill_subscriptions.wire import stored
 from quill_subscriptions.wire.catalog import product_from_wire, product_to_wire
 from quill_subscriptions.wire.snapshots import customer_to_wire
@@ -51,14 +53,16 @@ class Contents:
     further: set[str] = field(default_factory=set)
     streams: dict[str, list[StoredEvent]] = field(default_factory=dict)
     usage: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    updates: dict[str, UpdateRow] = field(default_factory=dict)
     published: list[Outgoing] = field(default_factory=list)
 
 
 class MemorySubscriptions:
     """`SubscriptionsStore` in memory; ``contents.published`` is what would have gone to Kafka."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: UpdatePolicy | None = None) -> None:
         self.contents = Contents()
+        self.policy = policy or UpdatePolicy()
         self._one_at_a_time = asyncio.Lock()
 
     async def run(self, work: Callable[[SubscriptionsTransaction], Awaitable[T]]) -> T:
@@ -66,7 +70,7 @@ class MemorySubscriptions:
             async with self._one_at_a_time:
                 working = copy.deepcopy(self.contents)
                 try:
-                    result = await work(MemorySubscriptionsTransaction(working))
+                    result = await work(MemorySubscriptionsTransaction(working, self.policy))
                 except Conflict:
                     if attempt == CONFLICT_RETRIES - 1:
                         raise
@@ -79,8 +83,11 @@ class MemorySubscriptions:
 class MemorySubscriptionsTransaction:
     """`SubscriptionsTransaction` on a copy that replaces the contents at the end."""
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, policy: UpdatePolicy) -> None:
         self._contents = contents
+        self.updates = MemoryBillingUpdates(
+            contents.updates, policy, license_of=self._license_of, usage_revision_of=self._usage_revision_of
+        )
         self._events = MemoryEventStream(contents.streams)
 
     async def catalog(self) -> Catalog | None:
@@ -157,6 +164,7 @@ class MemorySubscriptionsTransaction:
             customer, change.members, change.entitlements, revision=row.revision, effective_at=change.effective_at
         )
         self._contents.published.append(Outgoing(topics.CUSTOMERS.name, customer.organization_id, message.to_bytes()))
+        await self.updates.mark([customer.organization_id], at_once=True, now=change.now)
         return _record(row)
 
     async def due_for_refresh(self, *, now: datetime, catalog_version: int, count_max: int) -> list[str]:
@@ -185,7 +193,7 @@ class MemorySubscriptionsTransaction:
         kept = self._contents.usage.get(organization_id)
         return None if kept is None else stored.from_stored_usage(kept[1])
 
-    async def keep_usage(self, snapshots: Sequence[UsageSnapshot]) -> None:
+    async def keep_usage(self, snapshots: Sequence[UsageSnapshot], *, now: datetime) -> None:
         for snapshot in snapshots:
             kept = self._contents.usage.get(snapshot.organization_id)
             if kept is None or snapshot.revision > kept[0]:
@@ -193,6 +201,15 @@ class MemorySubscriptionsTransaction:
                     snapshot.revision,
                     stored.to_stored_usage(snapshot),
                 )
+                await self.updates.mark([snapshot.organization_id], at_once=False, now=now)
+
+    def _license_of(self, organization_id: str) -> str | None:
+        row = self._contents.customers.get(organization_id)
+        return None if row is None else str(row.state["license_id"])
+
+    def _usage_revision_of(self, organization_id: str) -> int:
+        kept = self._contents.usage.get(organization_id)
+        return 0 if kept is None else kept[0]
 
 
 def _record(row: CustomerRow) -> CustomerRecord:

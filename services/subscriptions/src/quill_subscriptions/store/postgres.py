@@ -15,10 +15,12 @@ from quill_runtime.tables import events as events_table
 from sqlalchemy import Row, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from quill_subscriptions.domain.billing_update import UpdatePolicy
 from quill_subscriptions.domain.catalog import Catalog, Product
 from quill_subscriptions.domain.customer import RecordedEvent
 from quill_subscriptions.domain.usage import UsageSnapshot
 from quill_subscriptions.ports import CustomerChange, CustomerRecord, NumberedEvent, SubscriptionsTransaction
+from quill_subscriptions.store.billing_updates import PostgresBillingUpdates
 from quill_subscriptions.store.tables import (
     catalog_products,
     catalog_versions,
@@ -51,6 +53,7 @@ class PostgresSubscriptions:
 
     database: Database
     outbox: Outbox
+    policy: UpdatePolicy = field(default_factory=UpdatePolicy)
     cache: CatalogCache = field(default_factory=CatalogCache)
 
     async def run(self, work: Callable[[SubscriptionsTransaction], Awaitable[T]]) -> T:
@@ -61,18 +64,19 @@ class PostgresSubscriptions:
 
     def within(self, transaction: Transaction) -> "PostgresSubscriptionsTransaction":
         """The same store inside a transaction that somebody else opened (a consumer's batch)."""
-        return PostgresSubscriptionsTransaction(transaction, self.outbox, self.cache)
+        return PostgresSubscriptionsTransaction(transaction, self.outbox, self.cache, self.policy)
 
 
 class PostgresSubscriptionsTransaction:
     """`SubscriptionsTransaction` on one open transaction."""
 
-    def __init__(self, transaction: Transaction, outbox: Outbox, cache: CatalogCache) -> None:
+    def __init__(self, transaction: Transaction, outbox: Outbox, cache: CatalogCache, policy: UpdatePolicy) -> None:
         self._transaction = transaction
         self._connection = transaction.connection
         self._outbox = outbox
         self._cache = cache
         self._events = PostgresEventStream(transaction)
+        self.updates = PostgresBillingUpdates(transaction, policy)
 
     async def catalog(self) -> Catalog | None:
         version = await self._connection.scalar(select(func.max(catalog_versions.c.version)))
@@ -217,6 +221,7 @@ class PostgresSubscriptionsTransaction:
         await self._outbox.add(
             self._transaction, [Outgoing(topics.CUSTOMERS.name, customer.organization_id, message.to_bytes())]
         )
+        await self.updates.mark([customer.organization_id], at_once=True, now=change.now)
         return CustomerRecord(
             customer, stream_version, revision, change.members, change.effective_at, change.refresh_at
         )
@@ -261,7 +266,7 @@ class PostgresSubscriptionsTransaction:
         )
         return None if snapshot is None else stored.from_stored_usage(snapshot)
 
-    async def keep_usage(self, snapshots: Sequence[UsageSnapshot]) -> None:
+    async def keep_usage(self, snapshots: Sequence[UsageSnapshot], *, now: datetime) -> None:
         newest: dict[str, UsageSnapshot] = {}
         for snapshot in snapshots:
             known = newest.get(snapshot.organization_id)
@@ -280,13 +285,14 @@ class PostgresSubscriptionsTransaction:
                 for organization_id, snapshot in sorted(newest.items())
             ]
         )
-        await self._connection.execute(
+        kept = await self._connection.execute(
             statement.on_conflict_do_update(
                 index_elements=[period_usage.c.organization_id],
                 set_={"revision": statement.excluded.revision, "snapshot": statement.excluded.snapshot},
                 where=period_usage.c.revision < statement.excluded.revision,
-            )
+            ).returning(period_usage.c.organization_id)
         )
+        await self.updates.mark([row.organization_id for row in kept], at_once=False, now=now)
 
 
 def _record(row: Row[Any]) -> CustomerRecord:

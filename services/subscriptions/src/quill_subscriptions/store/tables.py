@@ -64,3 +64,22 @@ period_usage = Table(
     Column("snapshot", JSONB, nullable=False),
     comment="Copy of usage.period-usage.v1; the highest revision holds.",
 )
+
+billing_updates = Table(
+    "billing_updates",
+    metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("license_id", String, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("due_at", _Instant),
+    Column("is_urgent", Boolean, nullable=False, server_default=text("false")),
+    Column("awaits_usage", BigInteger),
+    Column("held_until", _Instant),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("sent_at", _Instant),
+    Column("failed_at", _Instant),
+    Column("error", String),
+    Index("billing_updates_due_idx", "due_at", postgresql_where=text("due_at is not null")),
+    Index("billing_updates_failed_idx", "organization_id", postgresql_where=text("failed_at is not null")),
+    comment="A customer whose region is to be told of it (due_at), is being told (held_until), or was (sent_at).",
+)

@@ -10,8 +10,7 @@ from quill_contracts.intakes import DailyReport, ReportRun
 from quill_contracts.topics import DAILY_REPORTS, REPORT_RUNS
 from quill_runtime.background import BackgroundTask
 from quill_runtime.publisher import Outgoing, Publisher, PublishFailed
-
-from quill_usage_ingest.gateways.queue import QueueAway, QueueMessage, SqsQueue
+from quill_runtime.queues import QueueAway, QueueMessage, SqsQueue
 
 BACK_OFF_SECONDS: Final = (0.5, 2.0, 10.0, 30.0)
 

@@ -1,6 +1,9 @@
-"""A queue that speaks SQS: receive, and delete what is safe elsewhere."""
+"""A queue that speaks SQS: receive, delete what is safe elsewhere, send.
 
-from collections.abc import AsyncIterator, Sequence
+Imported only where a queue is configured: the client library takes a while to load.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,11 +19,19 @@ WAIT_SECONDS: Final = 10
 CONNECT_TIMEOUT_SECONDS: Final = 5
 READ_TIMEOUT_SECONDS: Final = 30
 """Longer than a long poll."""
+SEND_READ_TIMEOUT_SECONDS: Final = 10
+FIFO: Final = ".fifo"
+"""How the address of a queue ends that keeps the order of each group."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_REFUSALS: Final = frozenset({"InvalidMessageContents", "InvalidParameterValue", "InvalidAttributeValue"})
 
 
 class QueueAway(ConnectionError):
     """The queue does not answer, or refuses; nothing was lost, what was received comes again."""
+
+
+class MessageRefused(ValueError):
+    """The queue answers and will never take this message as it is: too large, or characters that it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +82,43 @@ class SqsQueue:
         except (BotoCoreError, ClientError, OSError) as error:
             raise QueueAway(f"delete: {error!r}") from error
 
+    async def send(self, body: str, *, attributes: Mapping[str, str], group: str, message_key: str) -> str:
+        """Hand over one message; returns the id that the queue gave it, which is its word that it has it.
+
+        A queue that keeps order keeps that of a ``group``, and forgets repeats of a ``message_key`` within minutes;
+        a standard queue is told neither.
+
+        Raises:
+            QueueAway: try again later; it may have arrived.
+            MessageRefused: trying again cannot help.
+        """
+        ordered = {"MessageGroupId": group, "MessageDeduplicationId": message_key} if self._url.endswith(FIFO) else {}
+        try:
+            answer = await self._client.send_message(
+                QueueUrl=self._url,
+                MessageBody=body,
+                MessageAttributes={
+                    name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
+                },
+                **ordered,
+            )
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in _REFUSALS:
+                raise MessageRefused(f"send: {error}") from error
+            raise QueueAway(f"send: {error!r}") from error
+        except (BotoCoreError, OSError) as error:
+            raise QueueAway(f"send: {error!r}") from error
+        return str(answer["MessageId"])
+
 
 @asynccontextmanager
-async def opened(url: str, *, endpoint_url: str | None, region: str) -> AsyncIterator[SqsQueue]:
+async def opened(
+    url: str, *, endpoint_url: str | None, region: str, read_timeout_seconds: int = READ_TIMEOUT_SECONDS
+) -> AsyncIterator[SqsQueue]:
     """A client of this queue; keys come from the standard variables of every AWS client."""
     config = AioConfig(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        read_timeout=READ_TIMEOUT_SECONDS,
+        read_timeout=read_timeout_seconds,
         retries={"max_attempts": 2, "mode": "standard"},
     )
     session = get_session()
