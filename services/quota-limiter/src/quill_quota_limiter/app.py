@@ -9,9 +9,21 @@ from quill_runtime.lifecycle import Service
 from quill_runtime.outbox import Outbox
 
 from quill_quota_limiter import consumers, jobs
-from quill_quota_limiter.api import dropped, limit_rules, limits, quota, rule_changes, stream, thresholds, what_if
+from quill_quota_limiter.api import (
+    dropped,
+    limit_rules,
+    limits,
+    quota,
+    rule_changes,
+    stream,
+    thresholds,
+    webhooks,
+    what_if,
+)
 from quill_quota_limiter.api.authorization import Gate
 from quill_quota_limiter.api.front import QuotaFront
+from quill_quota_limiter.gateways.webhook_courier import WebhookCourier
+from quill_quota_limiter.gateways.webhook_sender import HttpWebhookSender
 from quill_quota_limiter.settings import QuotaLimiterSettings
 from quill_quota_limiter.store.board_reader import MultiplexedBoardReader
 from quill_quota_limiter.store.drop_reports import DropReports
@@ -46,12 +58,17 @@ def build(settings: QuotaLimiterSettings) -> Service:
     follower = MirrorFollower(mirror, url=settings.redis_url, redis=redis, store=store)
     feed = LimitsFeed(mirror, redis, place=lambda: follower.place, unknown=settings.unknown_organization_policy)
     desk = quota.QuotaDesk(lookup, foundation.clock, settings.unknown_organization_policy)
+    sender = HttpWebhookSender(
+        allow_http=settings.webhook_plain_http == "allow", allow_private=settings.webhook_private_networks == "allow"
+    )
+    courier = WebhookCourier(store=store, sender=sender, sealer=foundation.sealer, clock=foundation.clock)
     return foundation.service(
         routers=[
             quota.router(desk, gate),
             stream.router(feed, lookup, gate),
             limit_rules.router(store=store, gate=gate, clock=foundation.clock),
             rule_changes.router(store=store, gate=gate, clock=foundation.clock),
+            webhooks.router(store=store, sender=sender, sealer=foundation.sealer, gate=gate, clock=foundation.clock),
             dropped.router(store=store, drops=drops, gate=gate, clock=foundation.clock),
             limits.router(store=store, board=board, drops=drops, gate=gate, clock=foundation.clock),
             what_if.router(store=store, gate=gate, clock=foundation.clock),
@@ -68,7 +85,10 @@ def build(settings: QuotaLimiterSettings) -> Service:
             jobs.due_evaluations(store, board, foundation.clock),
             jobs.walk(store, board, foundation.clock),
             jobs.old_thresholds(store, foundation.clock),
+            jobs.old_deliveries(store, foundation.clock),
             jobs.compare(store, board, foundation.clock),
+            sender,
+            courier,
             redis,
             follower,
             feed,

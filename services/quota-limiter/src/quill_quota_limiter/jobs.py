@@ -8,6 +8,7 @@ from quill_runtime.jobs import PeriodicJob
 
 from quill_quota_limiter.ports import AnswerBoard, LimitsStore
 from quill_quota_limiter.usecases.answers import rebuild_if_lost
+from quill_quota_limiter.usecases.deliver_webhooks import sweep_deliveries
 from quill_quota_limiter.usecases.drift import find_drift
 from quill_quota_limiter.usecases.evaluate import evaluate_due, walk_everybody
 from quill_quota_limiter.usecases.set_thresholds import forget_old_thresholds
@@ -45,6 +46,16 @@ def old_thresholds(store: LimitsStore, clock: Clock) -> PeriodicJob:
         name="forget-old-thresholds",
         every_seconds=FORGET_EVERY_SECONDS,
         run=lambda now: forget_old_thresholds(store=store, now=now),
+        clock=clock,
+    )
+
+
+def old_deliveries(store: LimitsStore, clock: Clock) -> PeriodicJob:
+    """Give up webhooks that waited in vain, and forget finished ones."""
+    return PeriodicJob(
+        name="sweep-webhook-deliveries",
+        every_seconds=FORGET_EVERY_SECONDS,
+        run=lambda now: sweep_deliveries(store=store, now=now),
         clock=clock,
     )
 

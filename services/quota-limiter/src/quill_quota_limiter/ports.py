@@ -19,11 +19,15 @@ from quill_quota_limiter.domain.quota_answer import OrganizationStanding
 from quill_quota_limiter.domain.rule_table import RuleTable
 from quill_quota_limiter.domain.rulebook import RulesStanding, RuleVersion
 from quill_quota_limiter.domain.shadow import ShadowEvaluation, ShadowLimits
+from quill_quota_limiter.domain.webhook_delivery import DeliveryOutcome, DeliveryStatus, WebhookDelivery
+from quill_quota_limiter.domain.webhook_endpoint import WebhookEndpoint
 
 RULES_STREAM: Final = "limit-rules"
 SHADOW_DIFFERENCES_MAX: Final = 100_000
 """Differences kept per shadow run; further ones are counted and left out."""
 SHADOW_RUNS_KEPT: Final = 2
+WEBHOOK_ENDPOINTS_MAX: Final = 200
+"""Endpoints there can be: each transaction that announces something looks at all of them."""
 
 TokensOf = Callable[[Sequence[str]], Awaitable[Mapping[str, ProjectTokens]]]
 
@@ -107,11 +111,102 @@ class Rulebook(Protocol):
         ...
 
 
+class WebhookBook(Protocol):
+    """Endpoints and what is on its way to them, inside a transaction. Deliveries are never made twice by id (L15)."""
+
+    async def endpoints(self) -> list[WebhookEndpoint]:
+        """All of them, oldest first; at most `WEBHOOK_ENDPOINTS_MAX`."""
+        ...
+
+    async def find_endpoint(self, endpoint_id: str, *, lock: bool = False) -> WebhookEndpoint | None:
+        """One endpoint; with ``lock`` nobody else changes it until the end."""
+        ...
+
+    async def save_endpoint(self, endpoint: WebhookEndpoint) -> None:
+        """Add it or replace it."""
+        ...
+
+    async def remove_endpoint(self, endpoint_id: str) -> None: ...
+
+    async def plan(self, deliveries: Sequence[WebhookDelivery]) -> int:
+        """Write deliveries down unless their ids are there; returns how many were new."""
+        ...
+
+    async def lease(self, now: datetime, *, until: datetime, rooms: "Rooms") -> list[WebhookDelivery]:
+        """Take due deliveries of enabled endpoints, oldest first; what another replica holds is left out."""
+        ...
+
+    async def settle(self, delivery: WebhookDelivery, *, lease: datetime) -> bool:
+        """Save what became of a leased delivery; false when the lease was lost, and then nothing is changed."""
+        ...
+
+    async def replace(self, deliveries: Sequence[WebhookDelivery]) -> None:
+        """Save deliveries that were found ``failed`` and locked."""
+        ...
+
+    async def deliveries(
+        self,
+        *,
+        status: DeliveryStatus | None = None,
+        endpoint_id: str | None = None,
+        delivery_id: str | None = None,
+        lock: bool = False,
+        at_most: int,
+    ) -> list[WebhookDelivery]:
+        """Deliveries, newest first."""
+        ...
+
+    async def pending_count(self) -> int:
+        """Deliveries on their way; counted no further than 100,000."""
+        ...
+
+    async def give_up(self, now: datetime, *, endpoint_id: str | None, error: str) -> int:
+        """Fail pending ones: of one endpoint, or everybody's whose time is over; at most 1,000, returns how many."""
+        ...
+
+    async def forget(self, before: datetime) -> int:
+        """Remove deliveries finished before; at most 1,000, returns how many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """How many deliveries may be taken: in all, and per endpoint with those in hand counted in."""
+
+    total: int
+    per_endpoint: int
+    in_hand: Mapping[str, int]
+
+    def of(self, endpoint: WebhookEndpoint) -> int:
+        """Room left for an endpoint; one that is failing is tried with one delivery at a time."""
+        room = 1 if endpoint.failing_since is not None else self.per_endpoint
+        return max(0, room - self.in_hand.get(endpoint.endpoint_id, 0))
+
+
+class WebhookSender(Protocol):
+    """Sends over HTTP, once, to an address that was checked in the very call."""
+
+    async def check(self, url: str) -> None:
+        """Refuse a URL that nothing would be sent to.
+
+        Raises:
+            RefusedUrl: naming what is wrong.
+        """
+        ...
+
+    async def send(self, url: str, *, headers: Mapping[str, str], body: bytes) -> DeliveryOutcome:
+        """Try once; whatever goes wrong is an outcome, never an exception."""
+        ...
+
+
 class LimitsTransaction(Protocol):
     """One transaction on the limiter's own tables."""
 
     @property
     def rulebook(self) -> Rulebook: ...
+
+    @property
+    def webhooks(self) -> WebhookBook: ...
 
     async def lock_organizations(self, organization_ids: Collection[str]) -> dict[str, OrganizationLimits]:
         """The rows of these organizations, made if missing and held until the end: evaluations take turns."""
@@ -145,14 +240,18 @@ class LimitsTransaction(Protocol):
     async def usages(self, organization_ids: Collection[str]) -> dict[str, OrganizationUsage]: ...
 
     async def save(self, evaluations: Sequence[Evaluation]) -> None:
-        """Save limits, append transitions to their streams, and announce both, all or nothing.
+        """Save limits, append transitions to their streams, announce both and plan webhooks of them, all or nothing.
 
         A threshold is announced unless its ``reached_id`` was announced before.
         """
         ...
 
     async def record(self, stream: str, event: NewEvent) -> None:
-        """Append what a person changed (L20); the organization must be locked."""
+        """Append what a person changed (L20); the organization or endpoint must be locked."""
+        ...
+
+    async def recorded(self, stream: str) -> list[StoredEvent]:
+        """What was appended to a stream, oldest first."""
         ...
 
     async def forget_reached(self, before: datetime) -> int:

@@ -1,6 +1,6 @@
 """What the quota limiter is told by its environment, beyond what every service needs."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from quill_runtime.settings import ServiceSettings
@@ -26,3 +26,8 @@ class QuotaLimiterSettings(ServiceSettings):
     """A mirror that could not be confirmed for so long is asked only when neither Redis nor Postgres answers."""
     redis_read_seconds: Annotated[float, Field(gt=0, le=10)] = 0.5
     """How long a quota check waits for Redis."""
+    webhook_plain_http: Literal["refuse", "allow"] = "refuse"
+    """Whether a webhook may go to an ``http://`` address; for tests and machines of one's own."""
+    webhook_private_networks: Literal["refuse", "allow"] = "refuse"
+    """Whether a webhook may go to loopback, private and link-local addresses: whoever sets one up then reaches
+    everything this process reaches."""

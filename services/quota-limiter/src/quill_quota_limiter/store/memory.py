@@ -21,8 +21,11 @@ from quill_quota_limiter.domain.limit_state import Transition
 from quill_quota_limiter.domain.period_usage import OrganizationUsage
 from quill_quota_limiter.domain.project_marks import ProjectTokens, marks_of
 from quill_quota_limiter.domain.quota_answer import OrganizationStanding, standing_of
+from quill_quota_limiter.domain.threshold import ThresholdReached
 from quill_quota_limiter.ports import BoardReading, BoardUnavailable, TokensOf
 from quill_quota_limiter.store.memory_rules import MemoryRulebook, RulebookRows
+from quill_quota_limiter.store.memory_webhooks import MemoryWebhooks, WebhookRows
+from quill_quota_limiter.store.webhook_facts import plan_deliveries
 
 
 @dataclass(slots=True)
@@ -36,6 +39,7 @@ class _Rows:
     credits: dict[str, CreditBalance] = field(default_factory=dict)
     reached: dict[str, datetime] = field(default_factory=dict)
     rulebook: RulebookRows = field(default_factory=RulebookRows)
+    webhooks: WebhookRows = field(default_factory=WebhookRows)
 
     def copy(self) -> "_Rows":
         return _Rows(
@@ -48,6 +52,7 @@ class _Rows:
             dict(self.credits),
             dict(self.reached),
             self.rulebook.copy(),
+            self.webhooks.copy(),
         )
 
 
@@ -78,6 +83,7 @@ class MemoryLimitsTransaction:
         self.rows = rows
         self._events = MemoryEventStream(rows.streams)
         self.rulebook = MemoryRulebook(rows.rulebook, self._events)
+        self.webhooks = MemoryWebhooks(rows.webhooks)
 
     async def lock_organizations(self, organization_ids: Collection[str]) -> dict[str, OrganizationLimits]:
         for name in organization_ids:
@@ -140,14 +146,20 @@ class MemoryLimitsTransaction:
             *map(wire.to_wire_transition_message, transitions),
             *map(wire.to_wire_states_message, changed),
         ]
+        news: list[ThresholdReached] = []
         for each in (each for evaluation in evaluations for each in evaluation.reached):
             if each.reached_id not in self.rows.reached:
                 self.rows.reached[each.reached_id] = each.period_end
-                self.rows.outbox.append(wire.to_wire_reached_message(each))
+                news.append(each)
+        self.rows.outbox += map(wire.to_wire_reached_message, news)
+        await plan_deliveries(evaluations, news, book=self.webhooks)
 
     async def record(self, stream: str, event: NewEvent) -> None:
         stored = await self._events.read(stream)
         await self._events.append(stream, expected_version=len(stored), events=[event])
+
+    async def recorded(self, stream: str) -> list[StoredEvent]:
+        return await self._events.read(stream)
 
     async def forget_reached(self, before: datetime) -> int:
         old = [name for name, period_end in self.rows.reached.items() if period_end < before]

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from quill_pricing.period import BillingSchedule, Interval
 from quill_runtime.database import Database, Transaction
-from quill_runtime.event_store import Append, NewEvent, PostgresEventStream
+from quill_runtime.event_store import Append, NewEvent, PostgresEventStream, StoredEvent
 from quill_runtime.outbox import Outbox
 from sqlalchemy import Row, and_, bindparam, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -24,6 +24,8 @@ from quill_quota_limiter.domain.rule_table import RuleTable
 from quill_quota_limiter.domain.threshold import ThresholdReached
 from quill_quota_limiter.store import tables
 from quill_quota_limiter.store.rules import PostgresRulebook
+from quill_quota_limiter.store.webhook_facts import plan_deliveries
+from quill_quota_limiter.store.webhooks import PostgresWebhooks
 
 REACHED_PAGE = 1_000
 """Rows of told thresholds per statement."""
@@ -54,6 +56,7 @@ class PostgresLimitsTransaction:
 
     def __init__(self, transaction: Transaction, outbox: Outbox, *, rulebook: PostgresRulebook) -> None:
         self.rulebook = rulebook
+        self.webhooks = PostgresWebhooks(transaction)
         self._transaction = transaction
         self._connection = transaction.connection
         self._outbox = outbox
@@ -212,10 +215,14 @@ class PostgresLimitsTransaction:
                 *map(wire.to_wire_reached_message, news),
             ],
         )
+        await plan_deliveries(evaluations, news, book=self.webhooks)
 
     async def record(self, stream: str, event: NewEvent) -> None:
         stored = await self._events.read(stream)
         await self._events.append(stream, expected_version=len(stored), events=[event])
+
+    async def recorded(self, stream: str) -> list[StoredEvent]:
+        return await self._events.read(stream)
 
     async def forget_reached(self, before: datetime) -> int:
         table = tables.thresholds_reached

@@ -182,7 +182,12 @@ def to_wire_states_message(limits: OrganizationLimits) -> Outgoing:
 
 def to_wire_reached_message(reached: ThresholdReached) -> Outgoing:
     """A threshold on its way to Kafka."""
-    message = WireThresholdReached(
+    return Outgoing(topics.LIMIT_THRESHOLDS.name, reached.organization_id, to_wire_reached(reached).to_bytes())
+
+
+def to_wire_reached(reached: ThresholdReached) -> WireThresholdReached:
+    """The message of ``limits.thresholds.v1``."""
+    return WireThresholdReached(
         organization_id=reached.organization_id,
         usage_key=reached.usage_key,
         reached_id=reached.reached_id,
@@ -197,7 +202,6 @@ def to_wire_reached_message(reached: ThresholdReached) -> Outgoing:
         at=reached.at,
         sentence=reached.sentence,
     )
-    return Outgoing(topics.LIMIT_THRESHOLDS.name, reached.organization_id, message.to_bytes())
 
 
 def _entitlement(snapshot: CustomerSnapshot, number: int, item: SubscriptionItem, usage_key: str) -> Entitlement:

@@ -1,0 +1,1 @@
+"""What is reached outside: whoever wants to be told over HTTP."""
