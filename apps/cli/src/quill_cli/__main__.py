@@ -11,6 +11,7 @@ from quill_cli import (
     limit_history,
     limit_rules,
     limit_thresholds,
+    limit_webhooks,
     limits,
     runs,
     sources,
@@ -58,6 +59,7 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     limit_history.add_to(limits_group, connect)
     limit_rules.add_to(limits_group, connect)
     limit_thresholds.add_to(limits_group, connect)
+    limit_webhooks.add_to(limits_group, connect)
     app.add_typer(limits_group, name="limits")
     app.add_typer(invoices.commands(connect), name="invoices")
     app.add_typer(closings.commands(connect), name="closings")

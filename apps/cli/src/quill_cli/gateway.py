@@ -112,6 +112,22 @@ class Gateway:
         """
         return self._ask("PUT", path, json=body)
 
+    def patch(self, path: str, body: Mapping[str, object]) -> "Answer":
+        """Change what is named, leave the rest.
+
+        Raises:
+            Refused | Unanswered: see there.
+        """
+        return self._ask("PATCH", path, json=body)
+
+    def delete(self, path: str, **query: str) -> "Answer":
+        """Remove.
+
+        Raises:
+            Refused | Unanswered: see there.
+        """
+        return self._ask("DELETE", path, params=query)
+
     def post_bytes(self, path: str, content: bytes) -> "Answer":
         """Change, with JSON that must arrive byte for byte.
 

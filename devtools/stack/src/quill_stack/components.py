@@ -187,7 +187,11 @@ def plan(
         "usage-ingest": usage_ingest,
         "invoicing": invoicing,
         "licensing": licensing,
-        "quota-limiter": {"REDIS_URL": stores.redis_url},
+        "quota-limiter": {
+            "REDIS_URL": stores.redis_url,
+            "WEBHOOK_PLAIN_HTTP": "allow",  # receivers of one's own, on this very machine
+            "WEBHOOK_PRIVATE_NETWORKS": "allow",
+        },
     }
     services = [
         Component(
