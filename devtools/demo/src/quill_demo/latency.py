@@ -1,4 +1,4 @@
-"""How long it takes from a report's acceptance until the limit it causes is visible where products look."""
+"""How long a limit takes to be visible where products look: set by a report, released by a correction of it (L9)."""
 
 import asyncio
 import time
@@ -15,6 +15,7 @@ from quill_regions.misbehaviour import Delivery
 from quill_regions.organizations import REGIONS, Organization
 from quill_regions.sources import CloudRegion
 
+from quill_demo.billing_client import BillingClient
 from quill_demo.sandbox_time import SandboxTime
 
 PROBED_METER = "survey_responses"
@@ -23,16 +24,16 @@ ABOVE_THE_FREE_UNITS = 1_600
 SORTED_SET = f"@posthog/quota-limits/{PROBED_METER}"
 POLL_SECONDS = 0.001
 VISIBLE_WITHIN_SECONDS = 60.0
-WAIT_FOR_CUSTOMER_SECONDS = 30.0
+PERSON = {"actor": "ada@example.test", "reason": "demo: how soon does a corrected report release?"}
 
 
 class NeverVisible(RuntimeError):
-    """A limit did not show up within a minute."""
+    """A limit did not show up, or did not go, within a minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds from Kafka's confirmation of the report to the entry in PostHog's sorted set."""
+    """Milliseconds until PostHog's sorted set says what a fact made of a limit."""
 
     samples_ms: tuple[float, ...]
 
@@ -58,28 +59,38 @@ def probe_organizations(*, seed: int, count: int) -> list[Organization]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """``limited``: from Kafka's confirmation of the report; ``released``: from sending the order to void it."""
+
+    limited: Latency
+    released: Latency
+
+
 async def measure(
     probes: list[Organization],
     *,
     region: CloudRegion,
+    billing: BillingClient,
     redis_url: str,
     sandbox: SandboxTime,
     done: Callable[[], None],
-) -> Latency:
-    """Push each probe over its free units, one after another.
+) -> Latencies:
+    """Push each probe over its free units and take that back, one after another.
 
     Raises:
         NeverVisible: naming the organization.
     """
-    samples = []
+    limited, released = [], []
     async with redis.asyncio.Redis.from_url(redis_url, socket_timeout=5) as client:
         for probe in probes:
-            samples.append(await _measure_one(probe, region=region, client=client, sandbox=sandbox))
+            limited.append(await _limit_one(probe, region=region, client=client, sandbox=sandbox))
+            released.append(await _release_one(probe, billing=billing, client=client))
             done()
-    return Latency(tuple(samples))
+    return Latencies(Latency(tuple(limited)), Latency(tuple(released)))
 
 
-async def _measure_one(
+async def _limit_one(
     probe: Organization, *, region: CloudRegion, client: redis.asyncio.Redis, sandbox: SandboxTime
 ) -> float:
     now = sandbox.now()
@@ -96,9 +107,28 @@ async def _measure_one(
     )
     (token,) = probe.project_tokens.values()
     await region.send([Delivery(now, day, report)])
-    accepted = time.perf_counter()
-    while await client.zscore(SORTED_SET, token) is None:
-        if time.perf_counter() - accepted > VISIBLE_WITHIN_SECONDS:
-            raise NeverVisible(f"{probe.name}: not in {SORTED_SET} a minute after its report")
+    return await _until(probe, token, is_limited=True, client=client)
+
+
+async def _release_one(probe: Organization, *, billing: BillingClient, client: redis.asyncio.Redis) -> float:
+    base = f"/v1/usage/{probe.organization_id}"
+    explanation = await billing.call("GET", f"{base}/explain?meter={PROBED_METER}")
+    held = [cell["held_by"] for cell in explanation["cells"] if cell["held_by"]]
+    order = {"correction_id": f"probe:{probe.organization_id}", "kind": "void", "report_ids": held, **PERSON}
+    (token,) = probe.project_tokens.values()
+    visible = asyncio.create_task(_until(probe, token, is_limited=False, client=client))
+    try:
+        await billing.call("POST", f"{base}/corrections", json=order)
+        return await visible
+    finally:
+        visible.cancel()
+
+
+async def _until(probe: Organization, token: str, *, is_limited: bool, client: redis.asyncio.Redis) -> float:
+    """Milliseconds from now until the set holds the token, or holds it no more."""
+    began = time.perf_counter()
+    while (await client.zscore(SORTED_SET, token) is not None) is not is_limited:
+        if time.perf_counter() - began > VISIBLE_WITHIN_SECONDS:
+            raise NeverVisible(f"{probe.name}: a minute later, {SORTED_SET} still says is_limited={not is_limited}")
         await asyncio.sleep(POLL_SECONDS)
-    return (time.perf_counter() - accepted) * 1000
+    return (time.perf_counter() - began) * 1000

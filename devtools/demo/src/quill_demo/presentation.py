@@ -12,7 +12,7 @@ from quill_demo.checks import SHOWN_DIFFERENCES, Comparison, dollars
 from quill_demo.entrance import Activation
 from quill_demo.evidence import Corrected
 from quill_demo.generations import Generations
-from quill_demo.latency import Latency
+from quill_demo.latency import Latencies
 from quill_demo.world import World
 
 EXAMPLES = 3
@@ -34,7 +34,7 @@ class Outcome:
     invoices: Comparison
     released: Comparison
     cache: Comparison
-    latency: Latency
+    latency: Latencies
     kills: dict[str, int]
     retries: int
     sent_over_kafka: int
@@ -204,11 +204,14 @@ def _show_activations(outcome: Outcome, console: Console) -> None:
 
 
 def _show_timings(outcome: Outcome, console: Console) -> None:
-    latency = outcome.latency
-    console.print(
-        f"Report accepted → limit visible in Redis: p50 {latency.percentile(50):.0f} ms, "
-        f"p99 {latency.percentile(99):.0f} ms over {len(latency.samples_ms)} probes"
-    )
+    for what, latency in (
+        ("Report accepted → limit visible in Redis", outcome.latency.limited),
+        ("Correction ordered → limit gone from Redis", outcome.latency.released),
+    ):
+        console.print(
+            f"{what}: p50 {latency.percentile(50):.0f} ms, p99 {latency.percentile(99):.0f} ms"
+            f" over {len(latency.samples_ms)} probes"
+        )
     console.print(
         f"Reports sent: {outcome.sent_over_kafka:,} over Kafka, {outcome.sent_over_http:,} over HTTP, "
         f"{outcome.sent_over_queues:,} v1 messages and {outcome.runs_over_bucket:,} v2 runs over queues and a bucket; "

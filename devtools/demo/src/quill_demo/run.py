@@ -101,7 +101,12 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
             if not options.chaos:
                 await _settled(client, console)
             latency = await measure(
-                probes, region=region, redis_url=system.stores.redis_url, sandbox=clock, done=lambda: None
+                probes,
+                region=region,
+                billing=client,
+                redis_url=system.stores.redis_url,
+                sandbox=clock,
+                done=lambda: None,
             )
             await month.live(region, until=world.end, progress=step)
             await month.live(region, until=world.end + timedelta(hours=SETTLE_HOURS + 6), progress=step)
