@@ -4,11 +4,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from quill_contracts.identifiers import Instant, OrganizationId, PeriodTotal, Quantity, Revision, UsageKey
+from quill_contracts.identifiers import (
+    Currency,
+    Instant,
+    OrganizationId,
+    PeriodTotal,
+    Quantity,
+    Revision,
+    TeamId,
+    UsageKey,
+)
 from quill_contracts.message import Message, WireModel
 
 LimitStateName = Literal["within", "near", "suspended", "limited"]
 """``near``: 80 % or more of the quota. ``suspended``: over, but within its grace. ``limited``: usage is dropped."""
+
+SCOPES_PER_MESSAGE_MAX = 2_000
+ScopeKind = Literal["team", "project"]
+ScopeId = Annotated[str, Field(max_length=205, pattern=r"^(team:[^\x00]+|project:[A-Za-z0-9_.-]+)$")]
 
 
 class LimitState(WireModel):
@@ -24,6 +37,19 @@ class LimitState(WireModel):
     since: Instant
 
 
+class ScopeStates(WireModel):
+    """The limits of one team or project of an organization, set by a person and decided beside the organization's.
+
+    ``scope`` is ``team:<id>`` or ``project:<name>``. A team is limited when the organization, its project or itself is:
+    the tightest holds (L10).
+    """
+
+    scope: ScopeId
+    kind: ScopeKind
+    teams: list[TeamId]
+    states: dict[UsageKey, LimitState]
+
+
 class LimitStates(Message):
     """All limit states of one organization (``limits.states.v1``)."""
 
@@ -33,6 +59,27 @@ class LimitStates(Message):
     period_start: Instant
     period_end: Instant
     states: dict[UsageKey, LimitState]
+    """The organization's own."""
+    scopes: Annotated[list[ScopeStates], Field(max_length=SCOPES_PER_MESSAGE_MAX)] = []
+    """Of its teams and projects, those that are limited first."""
+    scopes_left_out: Annotated[int, Field(ge=0)] = 0
+    """How many more there are than fit; ``limits.transitions.v1`` and the service tell of each of them."""
+
+
+class TeamUsed(WireModel):
+    """One team's part of a scope's usage, and the revision of ``usage.team-usage.v1`` that said so."""
+
+    usage: PeriodTotal
+    usage_revision: int
+
+
+class ScopeEvidence(WireModel):
+    """What only the decision of a scope looks at: the settings' revision, what was set in money, who used how much."""
+
+    settings_revision: int
+    money_minor: int | None = None
+    currency: Currency | None = None
+    teams: dict[TeamId, TeamUsed]
 
 
 class LimitEvidence(WireModel):
@@ -57,6 +104,9 @@ class LimitEvidence(WireModel):
     free_trial_until: Instant | None = None
     credit_balance_minor: int | None = None
     """What was left of the customer's credits; null when no balance was ever published."""
+    scope: ScopeEvidence | None = None
+    """Null for the organization's own limit. Else the usage is the sum over ``teams``; trust, graces and buffer decided
+    nothing."""
 
 
 class LimitTransition(Message):
@@ -65,7 +115,7 @@ class LimitTransition(Message):
     organization_id: OrganizationId
     usage_key: UsageKey
     sequence: int
-    """Position in the (organization, meter) history, from 1."""
+    """Position in the (organization, scope, meter) history, from 1."""
     from_state: LimitStateName | None
     to_state: LimitStateName
     at: Instant
@@ -76,6 +126,8 @@ class LimitTransition(Message):
     sentence: str
     """The decision for a person to read."""
     evidence: LimitEvidence
+    scope: ScopeId | None = None
+    """Whose limit it is: a team's or a project's; null for the organization's own."""
 
 
 class ThresholdReached(Message):
