@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 Unknown = Literal["allow", "deny"]
+ORGANIZATION = "organization"
+_SEVERITIES = {"within": 0, "near": 1, "suspended": 2, "limited": 3}
 
 
 class LimitsNotLoaded(RuntimeError):
@@ -22,25 +24,62 @@ class Limit:
     limited_until: float | None
     suspended_until: float | None
 
+    def is_limited(self, at: float) -> bool:
+        """A limit whose end has passed is none any more; nobody has to say so."""
+        return self.limited_until is not None and at < self.limited_until
+
+    def tightness(self, at: float) -> tuple[int, float, bool, int]:
+        """Larger is tighter: the most severe state, then what ends last, then the fewest units left."""
+        is_over = self.state == "limited" and not self.is_limited(at)
+        severity = 0 if is_over else _SEVERITIES.get(self.state, 0)
+        end = self.limited_until or self.suspended_until
+        quota = self.quota
+        left = 0 if quota is None else self.usage - quota
+        return severity, end if end is not None and not is_over else 0.0, quota is not None, left
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """Limits of an organization's teams and projects.
+
+    Attributes:
+        limits: scope, then meter.
+        teams: the scopes of each team that has any, the wider one first.
+        tokens: the team of each project token whose team has a scope.
+    """
+
+    limits: Mapping[str, Mapping[str, Limit]]
+    teams: Mapping[str, tuple[str, ...]]
+    tokens: Mapping[str, str]
+
+    def of_team(self, team: str, usage_key: str) -> list[tuple[str, Limit | None]]:
+        """The team's scopes with their limits on a meter."""
+        return [(scope, self.limits.get(scope, {}).get(usage_key)) for scope in self.teams.get(team, ())]
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``known`` false: nobody knows this organization, token or meter, and the policy for that answered."""
+    """``known`` false: nobody knows this organization, token or meter, and the policy for that answered.
+
+    ``scope`` says whose limit ``limit`` is: the organization's, or its team's or project's.
+    """
 
     limited: bool
     known: bool
     organization_id: str | None = None
     limit: Limit | None = None
+    scope: str = ORGANIZATION
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     revision: int
     limits: Mapping[str, Limit]
+    scopes: Scopes | None = None
 
 
 class LimitsBook:
-    """Limits by organization, organizations by project token. Not to be changed from two threads at once.
+    """Limits by organization and scope, organizations by project token. Not to be changed from two threads at once.
 
     ``unknown`` answers about who is not known; ``None`` leaves that to the service.
     """
@@ -54,8 +93,19 @@ class LimitsBook:
         self._seen: set[str] | None = None
         self.is_loaded = False
 
-    def check(self, usage_key: str, *, organization: str | None = None, token: str | None = None, at: float) -> Verdict:
+    def check(
+        self,
+        usage_key: str,
+        *,
+        organization: str | None = None,
+        token: str | None = None,
+        team: str | None = None,
+        at: float,
+    ) -> Verdict:
         """The answer at an instant in epoch seconds, with what it follows from.
+
+        By token, and with ``team`` for a team of the organization, it is the tightest of the limits of the
+        organization, the project and the team.
 
         Raises:
             LimitsNotLoaded: before the first snapshot.
@@ -67,8 +117,11 @@ class LimitsBook:
         limit = known.limits.get(usage_key) if known is not None else None
         if limit is None:
             return Verdict(self._unknown == "deny", known=False, organization_id=name)
-        is_limited = limit.limited_until is not None and at < limit.limited_until
-        return Verdict(is_limited, known=True, organization_id=name, limit=limit)
+        if known is not None and known.scopes is not None and (token is not None or team is not None):
+            of = team if team is not None else known.scopes.tokens.get(token or "", "")
+            whose, limit = _tightest(limit, known.scopes.of_team(of, usage_key), at)
+            return Verdict(limit.is_limited(at), known=True, organization_id=name, limit=limit, scope=whose)
+        return Verdict(limit.is_limited(at), known=True, organization_id=name, limit=limit)
 
     def __len__(self) -> int:
         return len(self._organizations)
@@ -83,7 +136,7 @@ class LimitsBook:
             case "complete":
                 self._complete()
             case "limits":
-                self._take_limits(content["organization_id"], content["revision"], content["meters"])
+                self._take_limits(content)
             case "tokens":
                 self._take_tokens(content)
             case "gone":
@@ -100,12 +153,16 @@ class LimitsBook:
         self._seen = None
         self.is_loaded = True
 
-    def _take_limits(self, name: str, revision: int, meters: Mapping[str, Mapping[str, Any]]) -> None:
+    def _take_limits(self, content: Mapping[str, Any]) -> None:
+        name, revision = content["organization_id"], content["revision"]
         if self._seen is not None:
             self._seen.add(name)
         known = self._organizations.get(name)
         if known is None or revision >= known.revision:
-            self._organizations[name] = _Known(revision, {key: _limit(meter) for key, meter in meters.items()})
+            scopes = content.get("scopes")
+            self._organizations[name] = _Known(
+                revision, _limits(content["meters"]), None if scopes is None else _scopes(scopes)
+            )
 
     def _take_tokens(self, content: Mapping[str, Any]) -> None:
         name: str = content["organization_id"]
@@ -130,6 +187,27 @@ class LimitsBook:
         self._organizations.pop(name, None)
         self._drop(name, self._tokens.get(name, ()))
         self._tokens.pop(name, None)
+
+
+def _tightest(own: Limit, scopes: Iterable[tuple[str, Limit | None]], at: float) -> tuple[str, Limit]:
+    """Whose limit holds, and the limit; between equals the wider scope's, which is the order they come in."""
+    whose, best = ORGANIZATION, own
+    for scope, limit in scopes:
+        if limit is not None and limit.tightness(at) > best.tightness(at):
+            whose, best = scope, limit
+    return whose, best
+
+
+def _scopes(content: Mapping[str, Any]) -> Scopes:
+    return Scopes(
+        limits={scope: _limits(meters) for scope, meters in content["meters"].items()},
+        teams={team: tuple(scopes) for team, scopes in content["teams"].items()},
+        tokens=content["tokens"],
+    )
+
+
+def _limits(meters: Mapping[str, Mapping[str, Any]]) -> dict[str, Limit]:
+    return {key: _limit(meter) for key, meter in meters.items()}
 
 
 def _limit(meter: Mapping[str, Any]) -> Limit:

@@ -81,21 +81,25 @@ class LimitsFollower:
         if not self.book.is_loaded and isinstance(self.last_error, LimitsRefused):
             raise self.last_error
 
-    def is_limited(self, usage_key: str, *, organization: str | None = None, token: str | None = None) -> bool:
-        """Whether this organization, or the one with this project token, is limited on this meter now.
+    def is_limited(
+        self, usage_key: str, *, organization: str | None = None, token: str | None = None, team: str | None = None
+    ) -> bool:
+        """Whether this organization, this team of it, or the project with this token is limited on this meter now.
 
         Raises:
             LimitsNotLoaded: before the first snapshot.
         """
-        return self.check(usage_key, organization=organization, token=token).limited
+        return self.check(usage_key, organization=organization, token=token, team=team).limited
 
-    def check(self, usage_key: str, *, organization: str | None = None, token: str | None = None) -> Verdict:
+    def check(
+        self, usage_key: str, *, organization: str | None = None, token: str | None = None, team: str | None = None
+    ) -> Verdict:
         """The same with what it follows from.
 
         Raises:
             LimitsNotLoaded: before the first snapshot.
         """
-        return self.book.check(usage_key, organization=organization, token=token, at=time.time())
+        return self.book.check(usage_key, organization=organization, token=token, team=team, at=time.time())
 
     def age_seconds(self) -> float | None:
         """How long ago this copy was certainly the newest; ``None`` before the first snapshot."""

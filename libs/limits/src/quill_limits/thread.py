@@ -41,13 +41,17 @@ class LimitsThread:
         waiting = self._running.wait_until_loaded(seconds=seconds)
         asyncio.run_coroutine_threadsafe(waiting, self._loop).result(seconds + 1)
 
-    def is_limited(self, usage_key: str, *, organization: str | None = None, token: str | None = None) -> bool:
+    def is_limited(
+        self, usage_key: str, *, organization: str | None = None, token: str | None = None, team: str | None = None
+    ) -> bool:
         """As `LimitsFollower.is_limited`."""
-        return self._running.is_limited(usage_key, organization=organization, token=token)
+        return self._running.is_limited(usage_key, organization=organization, token=token, team=team)
 
-    def check(self, usage_key: str, *, organization: str | None = None, token: str | None = None) -> Verdict:
+    def check(
+        self, usage_key: str, *, organization: str | None = None, token: str | None = None, team: str | None = None
+    ) -> Verdict:
         """As `LimitsFollower.check`."""
-        return self._running.check(usage_key, organization=organization, token=token)
+        return self._running.check(usage_key, organization=organization, token=token, team=team)
 
     def age_seconds(self) -> float | None:
         """As `LimitsFollower.age_seconds`."""

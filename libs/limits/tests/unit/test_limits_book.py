@@ -172,3 +172,37 @@ async def test_a_refused_token_is_said_and_garbage_is_survived():
         with pytest.raises(LimitsRefused, match="401"):
             await follower.wait_until_loaded(seconds=5)
         assert follower.age_seconds() is None
+
+
+def scoped(name, revision, *, organization=None, **until):
+    """Team 1 has a limit of its own; teams 1 and 2 pool one. ``until`` says when each is limited."""
+    kind, content = limits(name, revision, events=organization)
+    meters = {
+        scope: {"events": {"state": "limited" if end else "within", "usage": 9 - at, "quota": 10, "limited_until": end}}
+        for at, (scope, end) in enumerate({"project:web": until.get("web"), "team:1": until.get("team")}.items())
+    }
+    bound = {"1": ["project:web", "team:1"], "2": ["project:web"]}
+    return (kind, {**content, "scopes": {"meters": meters, "teams": bound, "tokens": {"phc_1": "1", "phc_2": "2"}}})
+
+
+@pytest.mark.parametrize(
+    ("limited", "asked", "told"),
+    [
+        ({}, {"token": "phc_1"}, (False, "organization")),
+        ({"team": END}, {"token": "phc_1"}, (True, "team:1")),
+        ({"team": END}, {"token": "phc_2"}, (False, "organization")),
+        ({"team": END}, {"token": "phc_3"}, (False, "organization")),
+        ({"team": END}, {"organization": "acme"}, (False, "organization")),
+        ({"team": END}, {"organization": "acme", "team": "1"}, (True, "team:1")),
+        ({"web": END}, {"token": "phc_2"}, (True, "project:web")),
+        ({"web": END, "team": END}, {"token": "phc_1"}, (True, "project:web")),
+        ({"organization": END, "team": END}, {"token": "phc_1"}, (True, "organization")),
+        ({"team": END}, {"token": "phc_1", "at": END_SECONDS}, (False, "organization")),
+    ],
+)
+def test_the_tightest_of_organization_project_and_team_holds_and_is_named(limited, asked, told):
+    book = book_of(*snapshot(scoped("acme", 1, **limited), tokens("acme", "phc_1", "phc_2", "phc_3")))
+    verdict = book.check("events", **{"at": NOW, **asked})
+    assert (verdict.limited, verdict.scope) == told
+    book.take(*limits("acme", 2, events=None))
+    assert not book.check("events", **{"at": NOW, **asked}).limited, "no scopes any more"
