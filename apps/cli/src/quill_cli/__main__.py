@@ -10,6 +10,7 @@ from quill_cli import (
     licenses,
     limit_history,
     limit_rules,
+    limit_scopes,
     limit_thresholds,
     limit_webhooks,
     limits,
@@ -58,6 +59,7 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     limits_group = limits.commands(connect)
     limit_history.add_to(limits_group, connect)
     limit_rules.add_to(limits_group, connect)
+    limit_scopes.add_to(limits_group, connect)
     limit_thresholds.add_to(limits_group, connect)
     limit_webhooks.add_to(limits_group, connect)
     app.add_typer(limits_group, name="limits")
