@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from quill_contracts.subscriptions import CustomerSnapshot
-from quill_contracts.usage import PeriodUsageSnapshot
+from quill_contracts.usage import PeriodUsageSnapshot, TeamUsageSnapshot
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
@@ -85,6 +85,36 @@ def usage_snapshot() -> Callable[..., PeriodUsageSnapshot]:
                             key: {"complete": quantity, "partial": today.get(key, 0), "maximum": 10 * quantity + 10**9}
                             for key, quantity in quantities.items()
                         },
+                    }
+                ],
+            }
+        )
+
+    return build
+
+
+@pytest.fixture
+def team_usage_snapshot() -> Callable[..., TeamUsageSnapshot]:
+    """``team_usage_snapshot("1", revision=1, events=999)``: what one team of acme used in October."""
+
+    def build(
+        team_id: str = "0",
+        revision: int = 1,
+        organization_id: str = "acme",
+        start: datetime = OCTOBER,
+        end: datetime = NOVEMBER,
+        **quantities: int,
+    ):
+        return TeamUsageSnapshot.model_validate(
+            {
+                "organization_id": organization_id,
+                "team_id": team_id,
+                "revision": revision,
+                "periods": [
+                    {
+                        "period_start": start,
+                        "period_end": end,
+                        "meters": {key: {"complete": used, "partial": 0} for key, used in quantities.items()},
                     }
                 ],
             }

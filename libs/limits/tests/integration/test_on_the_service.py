@@ -17,6 +17,7 @@ from quill_limits import LimitsFollower, LimitsRefused, LimitsThread
 from quill_quota_limiter import wire
 from quill_quota_limiter.api import stream
 from quill_quota_limiter.api.authorization import Gate
+from quill_quota_limiter.domain.scope import Cap, LimitScope, ScopeSettings
 from quill_quota_limiter.store import limits_feed
 from quill_quota_limiter.store.board_reader import MultiplexedBoardReader
 from quill_quota_limiter.store.limits_feed import LimitsFeed, LimitsReader
@@ -27,6 +28,7 @@ from quill_quota_limiter.store.multiplexed_redis import MultiplexedRedis
 from quill_quota_limiter.store.redis import RedisBoard
 from quill_quota_limiter.store.standing_lookup import StandingLookup
 from quill_quota_limiter.usecases import publish_answers, rebuild_answers, take_in_customers, take_in_usage
+from quill_quota_limiter.usecases.set_scopes import set_scopes
 from quill_runtime.auth import ApiTokens, Key, Keyring
 from quill_runtime.clock import SystemClock
 from quill_runtime.http import create_app
@@ -154,6 +156,35 @@ async def test_a_limit_and_its_release_reach_the_client_by_organization_and_by_t
         await until(lambda: limits.check("events", token="phc_2").organization_id == "acme")
         assert limits.age_seconds() < 10
         assert limits.connections == 1
+
+
+async def test_a_limit_of_a_team_reaches_the_client_by_token_and_goes_again(world):
+    await world.decide(quota=100, usage=9, tokens=("phc_0", "phc_1"))
+
+    async def limit(revision, *teams):
+        scopes = tuple(LimitScope(f"team:{team}", "team", (team,), {"events": Cap(units=0)}) for team in teams)
+        by = {"actor": "ada@example.org", "reason": "asked for it"}
+        async with world.store.begin() as tx:
+            await set_scopes("acme", ScopeSettings(revision, scopes), **by, tx=tx, now=NOW)
+        await publish_answers(["acme"], store=world.store, board=world.board)
+
+    async with world.replica() as (port, _), following(port) as limits:
+        await limits.wait_until_loaded()
+        assert not limits.is_limited("events", token="phc_1")
+        await limit(1, "1")
+        await until(lambda: limits.is_limited("events", token="phc_1"))
+        assert limits.check("events", token="phc_1").scope == "team:1"
+        assert limits.is_limited("events", organization="acme", team="1")
+        assert not limits.is_limited("events", token="phc_0")
+        assert not limits.is_limited("events", organization="acme")
+        async with following(port) as later:
+            await later.wait_until_loaded()
+            assert later.is_limited("events", token="phc_1"), "it is in the snapshot too"
+        await limit(2, "0")
+        await until(lambda: limits.is_limited("events", token="phc_0"))
+        assert not limits.is_limited("events", token="phc_1")
+        await limit(3)
+        await until(lambda: not limits.is_limited("events", token="phc_0"))
 
 
 async def test_over_a_restart_the_client_answers_and_resumes_with_what_it_missed_alone(world):

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from quill_contracts import topics
 from quill_contracts.invoices import CreditBalance as WireCreditBalance
 from quill_contracts.subscriptions import CustomerSnapshot
-from quill_contracts.usage import PeriodUsageSnapshot
+from quill_contracts.usage import PeriodUsageSnapshot, TeamUsageSnapshot
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Transaction
 
@@ -16,9 +16,12 @@ from quill_quota_limiter import wire
 from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.period_usage import OrganizationUsage
+from quill_quota_limiter.domain.team_usage import TeamUsage
 from quill_quota_limiter.ports import AnswerBoard, LimitsStore, LimitsTransaction
 from quill_quota_limiter.usecases.answers import publish_answers
 from quill_quota_limiter.usecases.evaluate import take_in_credits, take_in_customers, take_in_usage
+from quill_quota_limiter.usecases.take_in_team_usage import take_in_team_usage
+from quill_quota_limiter.wire.scope_states import from_wire_team_usage
 
 GROUP = "quota-limiter"
 FETCH_WAIT_MS = 10
@@ -26,7 +29,7 @@ FETCH_WAIT_MS = 10
 
 F = TypeVar("F")
 _TakeIn = Callable[..., Awaitable[frozenset[str]]]
-"""`take_in_customers`, `take_in_usage` or `take_in_credits`."""
+"""`take_in_customers`, `take_in_usage`, `take_in_team_usage` or `take_in_credits`."""
 _Apply = Callable[[Transaction, Sequence[Received[F]], datetime], Awaitable[FollowUp | None]]
 
 
@@ -58,6 +61,16 @@ def period_usage(store: TransactionalStore, board: AnswerBoard) -> Consumption[O
     )
 
 
+def team_usage(store: TransactionalStore, board: AnswerBoard) -> Consumption[TeamUsage]:
+    """``usage.team-usage.v1``: what limits of teams and projects are compared with."""
+    return Consumption(
+        topic=topics.TEAM_USAGE.name,
+        group=GROUP,
+        decode=_decode_team_usage,
+        apply=_applying(take_in_team_usage, store, board),
+    )
+
+
 def credit_balances(store: TransactionalStore, board: AnswerBoard) -> Consumption[CreditBalance]:
     """``invoicing.credits.v1``: what pays for meters that are paid by credits."""
     return Consumption(
@@ -84,6 +97,10 @@ def _decode_customer(record: Record) -> Customer:
 
 def _decode_usage(record: Record) -> OrganizationUsage:
     return wire.from_wire_usage(PeriodUsageSnapshot.from_bytes(_value(record)))
+
+
+def _decode_team_usage(record: Record) -> TeamUsage:
+    return from_wire_team_usage(TeamUsageSnapshot.from_bytes(_value(record)))
 
 
 def _decode_credits(record: Record) -> CreditBalance:

@@ -1,6 +1,7 @@
 """What the use cases need from a store and from the board that answers quota checks."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ from quill_quota_limiter.domain.quota_answer import OrganizationStanding
 from quill_quota_limiter.domain.rule_table import RuleTable
 from quill_quota_limiter.domain.rulebook import RulesStanding, RuleVersion
 from quill_quota_limiter.domain.shadow import ShadowEvaluation, ShadowLimits
+from quill_quota_limiter.domain.team_usage import TeamUsage
 from quill_quota_limiter.domain.webhook_delivery import DeliveryOutcome, DeliveryStatus, WebhookDelivery
 from quill_quota_limiter.domain.webhook_endpoint import WebhookEndpoint
 
@@ -30,6 +32,13 @@ WEBHOOK_ENDPOINTS_MAX: Final = 200
 """Endpoints there can be: each transaction that announces something looks at all of them."""
 
 TokensOf = Callable[[Sequence[str]], Awaitable[Mapping[str, ProjectTokens]]]
+
+
+def stream_of(organization_id: str, usage_key: str, scope: str | None = None) -> str:
+    """The event stream of one limit; a team's id may hold anything, so it comes last."""
+    if scope is None:
+        return f"limit/{organization_id}/{usage_key}"
+    return f"limit-of-scope/{organization_id}/{usage_key}/{scope}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +224,21 @@ class LimitsTransaction(Protocol):
     async def keep_customers(self, customers: Collection[Customer]) -> frozenset[str]:
         """Keep each customer that is newer than what is stored; returns the organizations whose tokens changed.
 
-        A token belongs to the organization that named it last; a token no longer named is remembered as retired.
+        A token belongs to the organization that named it last; a token no longer named is remembered as retired. One
+        that another team has now has changed.
         """
         ...
 
     async def keep_usage(self, usages: Collection[OrganizationUsage]) -> None:
         """Keep each organization's usage that is newer than what is stored."""
+        ...
+
+    async def keep_team_usage(self, usages: Collection[TeamUsage]) -> None:
+        """Keep each team's usage that is newer than what is stored."""
+        ...
+
+    async def team_usages(self, organization_id: str) -> dict[str, TeamUsage]:
+        """What is known of each team of an organization."""
         ...
 
     async def keep_credits(self, balances: Collection[CreditBalance]) -> None:
@@ -289,9 +307,12 @@ class LimitsTransaction(Protocol):
         ...
 
     async def transitions(
-        self, organization_id: str, usage_key: str, *, as_of: datetime | None = None
+        self, organization_id: str, usage_key: str, *, scope: str | None = None, as_of: datetime | None = None
     ) -> list[Transition]:
-        """One limit's whole log, oldest first; with ``as_of``, what had happened by then, inclusive."""
+        """One limit's whole log, oldest first; with ``as_of``, what had happened by then, inclusive.
+
+        ``scope`` names a team's or project's limit; ``None`` is the organization's own.
+        """
         ...
 
     async def transitions_page(
@@ -299,6 +320,7 @@ class LimitsTransaction(Protocol):
         organization_id: str,
         usage_key: str,
         *,
+        scope: str | None = None,
         after: int,
         start: datetime | None,
         end: datetime | None,
@@ -331,10 +353,14 @@ AnswerSource = Literal["mirror", "redis", "store"]
 
 @dataclass(frozen=True, slots=True)
 class LimitIndex:
-    """By meter: which organizations have it, and until when which of them are limited."""
+    """By meter: which organizations have it, and until when which of them are limited.
+
+    ``scoped``: organizations with limits of teams or projects; of their tokens the index does not say all.
+    """
 
     holders: Mapping[str, set[str]]
     limited: Mapping[str, Mapping[str, datetime]]
+    scoped: AbstractSet[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

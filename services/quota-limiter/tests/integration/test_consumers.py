@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 from quill_quota_limiter import consumers
+from quill_quota_limiter.domain.scope import Cap, LimitScope, ScopeSettings
 from quill_quota_limiter.store.memory import MemoryBoard
 from quill_quota_limiter.store.postgres import PostgresLimits
+from quill_quota_limiter.usecases.set_scopes import set_scopes
 from quill_runtime.consumption import Received, Record, Rejected, rejection_of
 from quill_runtime.outbox import Outbox
 
@@ -66,6 +68,27 @@ async def test_usage_of_an_organization_without_a_customer_puts_nothing_up(store
     follow_up = await deliver(consumers.period_usage(store, board), usage_snapshot(events=10), database)
     await follow_up()
     assert (await board.read(["acme"])).standings == {}
+
+
+async def test_usage_of_teams_waits_for_the_first_scope_and_then_decides(
+    store, board, database, customer_snapshot, team_usage_snapshot
+):
+    customers, teams = consumers.customers(store, board), consumers.team_usage(store, board)
+    await deliver(teams, team_usage_snapshot("0", revision=2, events=5), database)
+    await deliver(customers, customer_snapshot(events=None), database)
+    follow_up = await deliver(teams, team_usage_snapshot("0", revision=1, events=1), database)
+    await follow_up()
+    assert (await board.read(["acme"])).standings == {}, "nothing was decided"
+    scope = LimitScope("team:0", "team", ("0",), {"events": Cap(units=5)})
+    async with store.begin() as tx:
+        await set_scopes("acme", ScopeSettings(1, (scope,)), actor="ada", reason="asked", tx=tx, now=NOW)
+    follow_up = await deliver(teams, team_usage_snapshot("0", revision=3, events=6), database)
+    await follow_up()
+    standing = (await board.read(["acme"])).standings["acme"]
+    assert standing.scopes.meters["team:0"]["events"].state == "limited"
+    assert standing.scopes.meters["team:0"]["events"].usage == 6
+    with pytest.raises(ValueError, match="team_id"):
+        teams.decode(record(team_usage_snapshot("0").to_bytes().replace(b'"team_id":"0"', b'"team_id":""')))
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ async def test_an_older_revision_changes_nothing(store, customer_snapshot, usage
     before = await limits_of(store)
     await arrive(store, customer_snapshot(revision=4, events=1, tokens=()), usage_snapshot(revision=4, events=5_000))
     assert await limits_of(store) == before
-    assert await tokens_of(store, "acme") == {"acme": ProjectTokens(active=("phc_1",))}
+    assert await tokens_of(store, "acme") == {"acme": ProjectTokens(active=("phc_1",), teams={"phc_1": "0"})}
 
 
 async def test_a_batch_with_several_revisions_keeps_the_newest(store, customer_snapshot, usage_snapshot):
@@ -110,14 +110,14 @@ async def test_a_moved_project_keeps_its_new_owner(store, customer_snapshot):
     await arrive(store, customer_snapshot("acme", tokens=("phc_1", "phc_2")))
     await arrive(store, customer_snapshot("beta", tokens=("phc_2",)))
     assert await tokens_of(store, "acme", "beta") == {
-        "acme": ProjectTokens(active=("phc_1",)),
-        "beta": ProjectTokens(active=("phc_2",)),
+        "acme": ProjectTokens(active=("phc_1",), teams={"phc_1": "0"}),
+        "beta": ProjectTokens(active=("phc_2",), teams={"phc_2": "0"}),
     }
     await arrive(store, customer_snapshot("acme", revision=2, tokens=("phc_1", "phc_2", "phc_3")))
     await arrive(store, customer_snapshot("acme", revision=3, tokens=("phc_3",)))
     assert await tokens_of(store, "acme", "beta") == {
-        "acme": ProjectTokens(active=("phc_3",), retired=("phc_1",)),
-        "beta": ProjectTokens(active=("phc_2",)),
+        "acme": ProjectTokens(active=("phc_3",), retired=("phc_1",), teams={"phc_3": "0"}),
+        "beta": ProjectTokens(active=("phc_2",), teams={"phc_2": "0"}),
     }
 
 

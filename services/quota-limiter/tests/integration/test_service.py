@@ -24,6 +24,7 @@ def settings(migrated_url, kafka, redis_url, monkeypatch):
     ours = (
         topics.CUSTOMERS,
         topics.PERIOD_USAGE,
+        topics.TEAM_USAGE,
         topics.CREDITS,
         topics.LICENSES,
         topics.LIMIT_STATES,
@@ -50,7 +51,7 @@ async def wait_until(look, *, seconds: float = 60.0):
 
 
 async def test_usage_above_the_quota_limits_and_a_raised_limit_releases_at_once(
-    settings, customer_snapshot, usage_snapshot
+    settings, customer_snapshot, usage_snapshot, team_usage_snapshot
 ):
     service = build(settings)
     publisher = KafkaPublisher(settings.kafka_bootstrap_servers)
@@ -61,7 +62,8 @@ async def test_usage_above_the_quota_limits_and_a_raised_limit_releases_at_once(
     end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
 
     async def send(topic, message):
-        await publisher.publish_all([Outgoing(topic.name, message.organization_id, message.to_bytes())])
+        key = message.key if topic is topics.TEAM_USAGE else message.organization_id
+        await publisher.publish_all([Outgoing(topic.name, key, message.to_bytes())])
 
     async def answer():
         return (await client.get("/v1/quota/acme/events")).json()
@@ -99,10 +101,30 @@ async def test_usage_above_the_quota_limits_and_a_raised_limit_releases_at_once(
         assert "1,000 of 1,000" in before["sentence"]
         states = (await client.get("/v1/limits/acme/")).json()
         assert states["states"]["events"]["state"] == "within"
+
+        # A limit of the team alone, on what its topic says; the organization goes on.
+        team = {"id": "team:0", "kind": "team", "limits": {"events": {"units": 700}}}
+        asked = {"revision": 0, "scopes": [team], "actor": "ada@example.org", "reason": "a runaway loop"}
+        assert (await client.put("/v1/limits/acme/scopes", json=asked)).status_code == 200
+        await send(topics.TEAM_USAGE, team_usage_snapshot("0", start=start, end=end, events=700))
+
+        async def team_limited():
+            found = (await client.get("/v1/quota/phc_1/events?by=token")).json()
+            return found if found.get("scope") == "team:0" and not found["allowed"] else None
+
+        of_team = await wait_until(team_limited)
+        marks = await store.zrange("@posthog/quota-limits/events", 0, -1, withscores=True)
+        assert dict(marks) == {"phc_1": int(end.timestamp())}
+        released = await wait_until(lambda: answered(allowed=True))
+        assert "scope" not in released
+
         await store.flushdb()
         assert (await answer()) == released
+        assert (await client.get("/v1/quota/phc_1/events?by=token")).json() == of_team
         assert (await client.post("/v1/limits/rebuild")).json()["is_complete"]
         assert (await answer()) == released
+        assert (await client.get("/v1/quota/phc_1/events?by=token")).json() == of_team
+        assert dict(await store.zrange("@posthog/quota-limits/events", 0, -1, withscores=True)) == dict(marks)
     await client.aclose()
     await store.aclose()
     await publisher.stop()

@@ -82,11 +82,15 @@ class QuotaFront:
             return await answer(caller, body)
         caller = self._gate.admit(authorization)
         query = scope["query_string"]
-        by = QueryParams(query).get("by", "organization") if query else "organization"
+        by, part = "organization", None
+        if query:
+            named = QueryParams(query)
+            by = named.get("by", "organization")
+            part = named.get(by) if by in ("team", "scope") else None
         segments = scope["path"].rstrip("/").split("/")
         if route == ONE:
-            return await self._desk.answer_one(caller, segments[3], segments[4], by=by)
-        return await self._desk.answer_organization(caller, segments[3], by=by)
+            return await self._desk.answer_one(caller, segments[3], segments[4], by=by, part=part)
+        return await self._desk.answer_organization(caller, segments[3], by=by, part=part)
 
 
 def _route(scope: Scope) -> str | None:

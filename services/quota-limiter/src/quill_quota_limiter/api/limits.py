@@ -1,5 +1,6 @@
 """Limit states, their history and their reasons; and the rebuild of the board."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -15,15 +16,21 @@ from quill_quota_limiter.api.authorization import Caller, Gate
 from quill_quota_limiter.domain.drop_report import DropTotals
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.limit_state import LimitState, Transition, replay
+from quill_quota_limiter.domain.meter_limit import MeterLimit
 from quill_quota_limiter.domain.quota_answer import standing_of
+from quill_quota_limiter.domain.scope import ORGANIZATION
 from quill_quota_limiter.ports import AnswerBoard, DropReportStore, LimitsStore, LimitsTransaction
 from quill_quota_limiter.usecases.answers import rebuild_answers
 from quill_quota_limiter.usecases.drift import DriftReport, find_drift
 
 HISTORY_MAX = 1_000
+SCOPES_LISTED_MAX = 20
 
 Authorization = Annotated[str | None, Header()]
 Meter = Annotated[str, Query(min_length=1, max_length=200)]
+Scope = Annotated[
+    str | None, Query(max_length=205, description="team:… or project:…; the organization's own limit if absent")
+]
 
 
 class History(BaseModel):
@@ -79,7 +86,11 @@ def router(*, store: LimitsStore, board: AnswerBoard, drops: DropReportStore, ga
 
     @routes.get("/v1/limits/{organization_id}/explain")
     async def explain(
-        organization_id: str, meter: Meter, at: datetime | None = None, authorization: Authorization = None
+        organization_id: str,
+        meter: Meter,
+        at: datetime | None = None,
+        scope: Scope = None,
+        authorization: Authorization = None,
     ) -> dict[str, Any]:
         """Why a meter stands, or stood at an instant, as it does: the transition with its evidence (L7)."""
         caller = gate.admit(authorization)
@@ -89,8 +100,8 @@ def router(*, store: LimitsStore, board: AnswerBoard, drops: DropReportStore, ga
             raise Problem(400, "invalid_input", "at: lies ahead; ask /what-if what would happen", attr="at")
         async with store.begin() as tx:
             limits = await known_limits(tx, caller, organization_id)
-            _check_meter(limits, meter)
-            log = await tx.transitions(organization_id, meter, as_of=None if at is None else instant)
+            _check_meter(limits, meter, scope)
+            log = await tx.transitions(organization_id, meter, scope=scope, as_of=None if at is None else instant)
         state = replay(log)
         if state is None:
             raise Problem(404, "no_decision", f"nothing had been decided by {instant.isoformat()}", attr="at")
@@ -105,6 +116,7 @@ def router(*, store: LimitsStore, board: AnswerBoard, drops: DropReportStore, ga
         meter: Meter,
         start: Annotated[datetime | None, Query(alias="from")] = None,
         end: Annotated[datetime | None, Query(alias="to")] = None,
+        scope: Scope = None,
         after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
         limit: Annotated[int, Query(ge=1, le=HISTORY_MAX)] = 100,
         authorization: Authorization = None,
@@ -116,8 +128,10 @@ def router(*, store: LimitsStore, board: AnswerBoard, drops: DropReportStore, ga
             raise Problem(400, "invalid_input", "to: must be after from", attr="to")
         async with store.begin() as tx:
             limits = await known_limits(tx, caller, organization_id)
-            _check_meter(limits, meter)
-            page = await tx.transitions_page(organization_id, meter, after=after, start=first, end=stop, at_most=limit)
+            _check_meter(limits, meter, scope)
+            page = await tx.transitions_page(
+                organization_id, meter, scope=scope, after=after, start=first, end=stop, at_most=limit
+            )
         return History(
             transitions=[wire.to_wire_transition(transition) for transition in page],
             next_after=page[-1].sequence if len(page) == limit else None,
@@ -129,10 +143,12 @@ def router(*, store: LimitsStore, board: AnswerBoard, drops: DropReportStore, ga
 def _explanation(last: Transition, state: LimitState, *, instant: datetime) -> dict[str, Any]:
     """The sentence for a person, the evidence for a machine, and where to read on."""
     organization, meter = quote(last.organization_id, safe=""), quote(last.usage_key, safe="")
+    of_scope = "" if last.scope is None else f"&scope={quote(last.scope, safe='')}"
     decided_at = quote(last.at.isoformat(), safe="")
     return {
         "organization_id": last.organization_id,
         "usage_key": last.usage_key,
+        "scope": last.scope or ORGANIZATION,
         "at": instant,
         "state": state.name,
         "since": state.since,
@@ -144,7 +160,7 @@ def _explanation(last: Transition, state: LimitState, *, instant: datetime) -> d
             "usage_as_of": f"/v1/usage/{organization}/as-of?meter={meter}&at={decided_at}",
             "usage_explain": f"/v1/usage/{organization}/explain?meter={meter}&at={decided_at}",
             "rules": f"/v1/limits/rules/{last.rule_version}",
-            "history": f"/v1/limits/{organization}/history?meter={meter}",
+            "history": f"/v1/limits/{organization}/history?meter={meter}{of_scope}",
         },
     }
 
@@ -166,12 +182,20 @@ async def known_limits(tx: LimitsTransaction, caller: Caller, organization_id: s
     return limits
 
 
-def _check_meter(limits: OrganizationLimits, meter: str) -> None:
-    if meter not in limits.meters:
-        known = ", ".join(sorted(limits.meters)) or "none"
-        raise Problem(
-            404, "unknown_usage_key", f"this organization has no meter {meter!r}; known: {known}", attr="meter"
-        )
+def _check_meter(limits: OrganizationLimits, meter: str, scope: str | None) -> None:
+    meters: Mapping[str, MeterLimit] = limits.meters
+    if scope is not None:
+        scopes = limits.scopes.limits if limits.scopes is not None else {}
+        if scope not in scopes:
+            known = ", ".join(sorted(scopes)[:SCOPES_LISTED_MAX]) or "none"
+            raise Problem(
+                404, "unknown_scope", f"this organization never had a scope {scope!r}; known: {known}", attr="scope"
+            )
+        meters = scopes[scope]
+    if meter not in meters:
+        known = ", ".join(sorted(meters)) or "none"
+        whose = "this organization" if scope is None else scope
+        raise Problem(404, "unknown_usage_key", f"{whose} has no meter {meter!r}; known: {known}", attr="meter")
 
 
 def _utc(instant: datetime | None, *, attr: str) -> datetime | None:

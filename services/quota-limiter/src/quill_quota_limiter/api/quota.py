@@ -4,7 +4,7 @@
 calls it as it is. The routes here declare the same for the OpenAPI document, and answer with the same bytes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Protocol
@@ -17,16 +17,19 @@ from quill_runtime.clock import Clock
 from quill_runtime.problems import Problem
 
 from quill_quota_limiter.api.authorization import Caller, Gate
+from quill_quota_limiter.api.quota_requests import Check, Checks, PackedChecks, read_checks, read_packed
+from quill_quota_limiter.api.quota_scopes import next_end, scopes_asked, with_scopes
 from quill_quota_limiter.domain.quota_answer import (
     OrganizationStanding,
     QuotaAnswer,
+    ScopedQuotaAnswer,
     UnknownOrganizationPolicy,
     answer_check,
+    answer_scoped_check,
 )
 from quill_quota_limiter.ports import AnswerSource, Reading
 
-CHECKS_MAX: Final = 10_000
-NAME_LENGTH_MAX: Final = 200
+_EXAMPLES: Final = {"team": "12", "scope": "project:acme-web"}
 ENCODED_MAX: Final = 50_000
 """Encoded answers kept for the next who asks the same; some 15 MB."""
 
@@ -36,25 +39,6 @@ _CHECKED: Final[Mapping[AnswerSource, Counter]] = {
     "redis": CHECKS.labels("redis"),
     "store": CHECKS.labels("store"),
 }
-
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
-By = Literal["organization", "token"]
-
-
-class _Check(msgspec.Struct, frozen=True, gc=False):
-    usage_key: Name
-    organization_id: Name | None = None
-    token: Name | None = None
-
-
-class _Checks(msgspec.Struct, frozen=True):
-    checks: list[_Check]
-
-
-class _PackedChecks(msgspec.Struct, frozen=True):
-    usage_key: Name
-    organization_ids: list[Name] | None = None
-    tokens: list[Name] | None = None
 
 
 class _OrganizationAnswers(msgspec.Struct, frozen=True):
@@ -85,8 +69,6 @@ class Lookup(Protocol):
     async def read(self, organization_ids: Sequence[str], tokens: Sequence[str] = ()) -> Reading: ...
 
 
-_decode_checks: Final = msgspec.json.Decoder(_Checks).decode
-_decode_packed: Final = msgspec.json.Decoder(_PackedChecks).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -97,16 +79,20 @@ class QuotaDesk:
     lookup: Lookup
     clock: Clock
     unknown: UnknownOrganizationPolicy
-    _encoded: dict[tuple[str, str], tuple[OrganizationStanding, datetime | None, bytes]] = field(default_factory=dict)
+    _encoded: dict[tuple[str, ...], tuple[OrganizationStanding, datetime | None, bytes]] = field(default_factory=dict)
 
-    async def answer_one(self, caller: Caller, name: str, usage_key: str, *, by: str = "organization") -> Answered:
+    async def answer_one(
+        self, caller: Caller, name: str, usage_key: str, *, by: str = "organization", part: str | None = None
+    ) -> Answered:
         """One answer as JSON; ``name`` is an organization's id or one of its project tokens.
+
+        ``part``, for ``by`` team or scope, is the team's id or the scope's name in the organization.
 
         Raises:
             Forbidden: the caller may not ask about this organization.
-            Problem: 404 when the organization is known and has no such meter; 400 for another ``by``.
+            Problem: 404 when the organization is known and has no such meter or scope; 400 for another ``by``.
         """
-        organization_id, reading = await self._find(caller, name, by)
+        organization_id, reading = await self._find(caller, name, by, part)
         standing = reading.standings.get(organization_id) if organization_id is not None else None
         if standing is not None and usage_key not in standing.meters:
             known = ", ".join(sorted(standing.meters)) or "none"
@@ -116,20 +102,23 @@ class QuotaDesk:
                 f"this organization has no meter {usage_key!r}; known: {known}",
                 attr="usage_key",
             )
-        body = self._encode_answer(organization_id, usage_key, standing, self.clock.now())
+        scopes = scopes_asked(standing, name, by, part)
+        body = self._encode_answer(organization_id, usage_key, standing, self.clock.now(), scopes)
         return _answered(body, reading, checks=1)
 
-    async def answer_organization(self, caller: Caller, name: str, *, by: str = "organization") -> Answered:
+    async def answer_organization(
+        self, caller: Caller, name: str, *, by: str = "organization", part: str | None = None
+    ) -> Answered:
         """Every meter of one organization. Of an unknown one the answer says what the policy is and names none.
 
         Raises:
             Forbidden | Problem: as `answer_one`.
         """
-        organization_id, reading = await self._find(caller, name, by)
+        organization_id, reading = await self._find(caller, name, by, part)
         standing = reading.standings.get(organization_id) if organization_id is not None else None
-        now = self.clock.now()
+        now, scopes = self.clock.now(), scopes_asked(standing, name, by, part)
         answers = [
-            msgspec.Raw(self._encode_answer(organization_id, usage_key, standing, now))
+            msgspec.Raw(self._encode_answer(organization_id, usage_key, standing, now, scopes))
             for usage_key in (sorted(standing.meters) if standing else ())
         ]
         body = _encode(
@@ -153,7 +142,7 @@ class QuotaDesk:
             Problem: 400 naming the field, also above 10,000 checks.
             Forbidden: the caller may not ask about one of the organizations.
         """
-        checks = _read_checks(body)
+        checks = read_checks(body)
         if caller.license_id is not None:
             for number, check in enumerate(checks):
                 if check.organization_id is not None:
@@ -171,7 +160,14 @@ class QuotaDesk:
             name = check.organization_id
             if name is None:
                 name = owners.get(check.token)  # type: ignore[arg-type]
-            parts.append(encode(name, check.usage_key, standings.get(name) if name is not None else None, now))
+            standing = standings.get(name) if name is not None else None
+            scopes: tuple[str, ...] | None = None
+            if standing is not None and standing.scopes is not None:
+                if check.token is not None:
+                    scopes = standing.scopes.scopes_of_token(check.token)
+                elif check.team is not None:
+                    scopes = standing.scopes.teams.get(check.team, ())
+            parts.append(encode(name, check.usage_key, standing, now, scopes))
         return _answered(b'{"answers":[' + b",".join(parts) + b"]}", reading, checks=len(checks))
 
     async def answer_packed(self, caller: Caller, body: bytes) -> Answered:
@@ -183,7 +179,7 @@ class QuotaDesk:
             Problem: 400 naming the field, also above 10,000 names.
             Forbidden: the caller may not ask about one of the organizations.
         """
-        asked = _read_packed(body)
+        asked = read_packed(body)
         names = asked.organization_ids or []
         tokens = asked.tokens or []
         for number, name in enumerate(names if caller.license_id is not None else ()):
@@ -220,17 +216,25 @@ class QuotaDesk:
                 for place, meter in enumerate(meters)
                 if meter is not None and meter.limited_until is not None and now < meter.limited_until
             ]
+        if tokens:
+            limited = with_scopes(
+                limited, tokens=tokens, organizations=organizations, usage_key=usage_key, reading=reading, now=now
+            )
         return (sorted({*limited, *unknown}) if denies else limited), unknown
 
-    async def _find(self, caller: Caller, name: str, by: str) -> tuple[str | None, Reading]:
-        if by == "organization":
+    async def _find(self, caller: Caller, name: str, by: str, part: str | None) -> tuple[str | None, Reading]:
+        if by in ("team", "scope") and not part:
+            raise Problem(400, "invalid_input", f"{by}: name it, e.g. ?by={by}&{by}={_EXAMPLES[by]}", attr=by)
+        if by in ("organization", "team", "scope"):
             caller.check_names(name, attr="organization_id")
             reading = await self.lookup.read([name])
             if caller.license_id is not None:
                 caller.check_owns(reading.standings.get(name), attr="organization_id")
             return name, reading
         if by != "token":
-            raise Problem(400, "invalid_input", f"by: must be organization or token, not {by!r}", attr="by")
+            raise Problem(
+                400, "invalid_input", f"by: must be organization, token, team or scope, not {by!r}", attr="by"
+            )
         reading = await self.lookup.read([], [name])
         owner = reading.owners.get(name)
         if caller.license_id is not None:
@@ -239,10 +243,18 @@ class QuotaDesk:
         return owner, reading
 
     def _encode_answer(
-        self, organization_id: str | None, usage_key: str, standing: OrganizationStanding | None, now: datetime
+        self,
+        organization_id: str | None,
+        usage_key: str,
+        standing: OrganizationStanding | None,
+        now: datetime,
+        scopes: tuple[str, ...] | None = None,
     ) -> bytes:
+        """``scopes``: what binds who asked beside the organization; ``None`` when that asked itself, or has none."""
         if standing is None or organization_id is None:
             return _encode(answer_check(organization_id, usage_key, standing, unknown=self.unknown, now=now))
+        if scopes is not None:
+            return self._encode_scoped(organization_id, usage_key, standing, now, scopes)
         key = (organization_id, usage_key)
         kept = self._encoded.get(key)
         if kept is not None and kept[0] is standing and (kept[1] is None or now < kept[1]):
@@ -255,34 +267,69 @@ class QuotaDesk:
         self._encoded[key] = (standing, answer.limited_until, encoded)
         return encoded
 
+    def _encode_scoped(
+        self, organization_id: str, usage_key: str, standing: OrganizationStanding, now: datetime, scopes: Sequence[str]
+    ) -> bytes:
+        key = (organization_id, usage_key, *scopes, "")
+        kept = self._encoded.get(key)
+        if kept is not None and kept[0] is standing and (kept[1] is None or now < kept[1]):
+            return kept[2]
+        answer = answer_scoped_check(organization_id, usage_key, standing, scopes, unknown=self.unknown, now=now)
+        encoded = _encode(answer)
+        if len(self._encoded) >= ENCODED_MAX:
+            self._encoded.clear()
+        self._encoded[key] = (standing, next_end(standing, usage_key, scopes, now), encoded)
+        return encoded
+
 
 def router(desk: QuotaDesk, gate: Gate) -> APIRouter:
     """``/v1/quota/…``."""
     routes = APIRouter(tags=["quota"])
     header = Annotated[str | None, Header()]
-    by_name = Annotated[str, Query(json_schema_extra={"enum": ["organization", "token"]})]
+    by_name = Annotated[str, Query(json_schema_extra={"enum": ["organization", "token", "team", "scope"]})]
+    named = Annotated[str | None, Query(description="With by=team the team's id; with by=scope e.g. project:acme-web.")]
 
-    @routes.get("/v1/quota/{organization_id}/{usage_key}", response_model=None, responses=_document(QuotaAnswer))
+    @routes.get("/v1/quota/{organization_id}/{usage_key}", response_model=None, responses=_document(ScopedQuotaAnswer))
     async def check_quota(
-        organization_id: str, usage_key: str, by: by_name = "organization", authorization: header = None
+        *,
+        organization_id: str,
+        usage_key: str,
+        by: by_name = "organization",
+        team: named = None,
+        scope: named = None,
+        authorization: header = None,
     ) -> Response:
-        """May this organization (``?by=token``: the one with this project token) use this meter now?"""
-        return respond(await desk.answer_one(gate.admit(authorization), organization_id, usage_key, by=by))
+        """May this organization use this meter now?
+
+        ``?by=token``: the project with this token. ``?by=team&team=12``: this team of the organization.
+        ``?by=scope&scope=project:acme-web``: this project of it. Those answers are the tightest of the limits of the
+        organization, the project and the team, and say whose it is in ``scope``.
+        """
+        part = {"team": team, "scope": scope}.get(by)
+        answered = await desk.answer_one(gate.admit(authorization), organization_id, usage_key, by=by, part=part)
+        return respond(answered)
 
     @routes.get("/v1/quota/{organization_id}", response_model=None, responses=_document(_OrganizationAnswers))
     async def check_organization(
-        organization_id: str, by: by_name = "organization", authorization: header = None
+        *,
+        organization_id: str,
+        by: by_name = "organization",
+        team: named = None,
+        scope: named = None,
+        authorization: header = None,
     ) -> Response:
-        """Which of its meters may this organization use now?"""
-        return respond(await desk.answer_organization(gate.admit(authorization), organization_id, by=by))
+        """Which of its meters may this organization, or this part of it, use now?"""
+        part = {"team": team, "scope": scope}.get(by)
+        answered = await desk.answer_organization(gate.admit(authorization), organization_id, by=by, part=part)
+        return respond(answered)
 
-    @routes.post("/v1/quota", response_model=None, openapi_extra=_body(_Checks))
+    @routes.post("/v1/quota", response_model=None, openapi_extra=_body(Checks))
     async def check_quotas(request: Request, authorization: header = None) -> Response:
-        """Up to 10,000 checks: ``{"checks": [{"organization_id" or "token", "usage_key"}, …]}``."""
+        """Up to 10,000 checks: ``{"checks": [{"organization_id" (and "team") or "token", "usage_key"}, …]}``."""
         return respond(await desk.answer_many(gate.admit(authorization), await request.body()))
 
     @routes.post(
-        "/v1/quota/packed", response_model=None, openapi_extra=_body(_PackedChecks), responses=_document(_PackedAnswer)
+        "/v1/quota/packed", response_model=None, openapi_extra=_body(PackedChecks), responses=_document(_PackedAnswer)
     )
     async def check_packed(request: Request, authorization: header = None) -> Response:
         """One meter of up to 10,000 organizations or tokens; answers with the places of those that are limited."""
@@ -306,7 +353,7 @@ def _answered(body: bytes, reading: Reading, *, checks: int) -> Answered:
     return Answered(body, reading.source, reading.age_ms)
 
 
-def _check_batch(caller: Caller, checks: Sequence[_Check], reading: Reading) -> None:
+def _check_batch(caller: Caller, checks: Sequence[Check], reading: Reading) -> None:
     for number, check in enumerate(checks):
         if check.token is not None:
             caller.check_names(reading.owners.get(check.token) or "", attr=f"checks__{number}__token")
@@ -321,49 +368,6 @@ def _check_packed(caller: Caller, names: Sequence[str], tokens: Sequence[str], r
     if names or tokens:
         attr = "organization_ids" if names else "tokens"
         caller.check_owns(reading.standings.get(caller.organization_id or ""), attr=f"{attr}__0")
-
-
-def _read_checks(body: bytes) -> list[_Check]:
-    checks: list[_Check] = _read(body, _decode_checks, field_name="checks").checks
-    _check_count(len(checks), attr="checks", what="checks")
-    for number, check in enumerate(checks):
-        if (check.organization_id is None) == (check.token is None):
-            raise Problem(
-                400,
-                "invalid_input",
-                f"checks[{number}]: give either organization_id or token",
-                attr=f"checks__{number}",
-            )
-    return checks
-
-
-def _read_packed(body: bytes) -> _PackedChecks:
-    asked: _PackedChecks = _read(body, _decode_packed, field_name="organization_ids")
-    if (asked.organization_ids is None) == (asked.tokens is None):
-        raise Problem(400, "invalid_input", "give either organization_ids or tokens", attr="organization_ids")
-    attr = "organization_ids" if asked.tokens is None else "tokens"
-    _check_count(len(asked.organization_ids or asked.tokens or ()), attr=attr, what="names")
-    return asked
-
-
-def _check_count(count: int, *, attr: str, what: str) -> None:
-    if count > CHECKS_MAX:
-        raise Problem(400, "too_many_checks", f"at most {CHECKS_MAX:,} {what} at once, not {count:,}", attr=attr)
-
-
-def _read(body: bytes, decode: Callable[[bytes], Any], *, field_name: str) -> Any:
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise Problem(400, "invalid_input", str(error), attr=_attribute(error) or field_name) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem(400, "not_json", f"the body is not JSON: {error}") from error
-
-
-def _attribute(error: msgspec.ValidationError) -> str:
-    """Msgspec ends its messages with a path such as ``$.checks[3].usage_key``."""
-    _, _, path = str(error).partition("at `$")
-    return path.rstrip("`").replace("[", "__").replace("]", "").replace(".", "__").strip("_")
 
 
 def _schema(of: type) -> dict[str, Any]:

@@ -49,11 +49,13 @@ def mark_drifts(
     ``shown``: for ("limited" or "suspended", meter), the score of each token that has one.
     """
     drifts = []
+    active, scoped = frozenset(tokens.active), marks.limited_tokens(tokens)
     for kind, ends in (("limited", marks.limited), ("suspended", marks.suspended)):
         for usage_key in usage_keys:
             scores, end = shown.get((kind, usage_key), {}), ends.get(usage_key)
+            of_scopes = scoped.get(usage_key, {}) if kind == "limited" else {}
             for token in (*tokens.active, *tokens.retired):
-                should = end if token in tokens.active else None
+                should = of_scopes.get(token, end) if token in active else None
                 if scores.get(token) != should:
                     drifts.append(
                         Drift(

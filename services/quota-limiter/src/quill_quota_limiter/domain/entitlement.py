@@ -41,7 +41,9 @@ class Customer:
     free_trial_until: datetime | None = None
     """Exclusive end of a free trial."""
     prices: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """The price document of each meter, only for asking what another billing limit would buy."""
+    """The price document of each meter: what another billing limit, or a scope's money, would buy."""
+    teams: Mapping[str, str] = field(default_factory=dict)
+    """The team of each token."""
 
     def entitlement(self, usage_key: str) -> Entitlement:
         """The meter's entitlement; a meter that no item names any more is not limited."""

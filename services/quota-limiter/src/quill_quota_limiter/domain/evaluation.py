@@ -9,22 +9,12 @@ from quill_pricing.period import BillingPeriod
 from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.limit_decision import Decision, Inputs, decide
 from quill_quota_limiter.domain.limit_state import Evidence, LimitState, Transition, evolve
+from quill_quota_limiter.domain.meter_limit import MeterLimit
 from quill_quota_limiter.domain.organization_facts import OrganizationFacts
+from quill_quota_limiter.domain.organization_scopes import OrganizationScopes
 from quill_quota_limiter.domain.rule_table import RuleTable
+from quill_quota_limiter.domain.scope_evaluation import evaluate_scopes
 from quill_quota_limiter.domain.threshold import ThresholdReached, percents_for, reached
-
-
-@dataclass(frozen=True, slots=True)
-class MeterLimit:
-    """One meter's limit state beside the numbers and the rule of the newest evaluation."""
-
-    state: LimitState
-    usage: int
-    quota: int | None
-    rule: str
-    rule_version: int
-    told: tuple[int, ...] = ()
-    """Percent of this quota that were told in this billing period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +40,8 @@ class OrganizationLimits:
     meters: Mapping[str, MeterLimit] = field(default_factory=dict)
     thresholds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Percent to tell about, by meter or for all; see `threshold.percents_for`."""
+    scopes: OrganizationScopes | None = None
+    """Limits of its teams and projects; ``None`` until somebody sets one."""
 
     @property
     def is_known(self) -> bool:
@@ -78,7 +70,7 @@ def evaluate(
     tokens_changed: bool,
     now: datetime,
 ) -> Evaluation:
-    """Decide every meter of one organization with its current facts (L7, L9).
+    """Decide every meter of one organization, and of its scopes, with its current facts (L7, L9).
 
     The billing period comes from the schedule and the instant, so a period ends on time even when nobody publishes.
     """
@@ -97,6 +89,12 @@ def evaluate(
         told = _tell(limits, usage_key, meters[usage_key], facts=facts, period=period, now=now)
         meters[usage_key] = replace(meters[usage_key], told=(*told.before, *(each.percent for each in told.news)))
         news += told.news
+    scopes = limits.scopes
+    if scopes is not None:
+        scopes, moved = evaluate_scopes(
+            limits.organization_id, scopes, facts=facts, rules=rules, period=period, now=now
+        )
+        transitions += moved
     evaluated = replace(
         limits,
         license_id=customer.license_id,
@@ -104,6 +102,7 @@ def evaluate(
         period_start=period.start,
         period_end=period.end,
         meters=meters,
+        scopes=scopes,
     )
     is_changed = evaluated != limits or not limits.is_known
     return Evaluation(

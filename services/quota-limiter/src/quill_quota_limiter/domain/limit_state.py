@@ -1,6 +1,6 @@
 """The state machine of one limit: where it stands, what moved it, and how the log is replayed (L7)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -31,6 +31,28 @@ class LimitState:
 
 
 @dataclass(frozen=True, slots=True)
+class TeamUsed:
+    """One team's part of a scope's usage, and the revision that said so; 0 when none ever did."""
+
+    usage: int
+    usage_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeEvidence:
+    """What only a scope's decision looks at: what was set, and who used how much.
+
+    ``teams`` are those that used something; the scope's usage is their sum. The numbers of the organization's quota
+    (allowance aside, which money is bought beyond) say nothing here and stand at zero.
+    """
+
+    settings_revision: int
+    money_minor: int | None
+    currency: str | None
+    teams: Mapping[str, TeamUsed]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Every input of a decision, so that it can be taken again and compared (L7).
 
@@ -55,11 +77,15 @@ class Evidence:
     evaluated_at: datetime
     free_trial_until: datetime | None = None
     credit_balance_minor: int | None = None
+    scope: ScopeEvidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One change of one limit, with the rule that made it and everything the rule looked at."""
+    """One change of one limit, with the rule that made it and everything the rule looked at.
+
+    ``scope`` names the team or project whose limit it is; ``None`` for the organization's own.
+    """
 
     organization_id: str
     usage_key: str
@@ -73,6 +99,7 @@ class Transition:
     rule_version: int
     sentence: str
     evidence: Evidence
+    scope: str | None = None
 
 
 class BrokenSequence(ValueError):

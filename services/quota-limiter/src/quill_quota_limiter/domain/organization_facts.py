@@ -7,16 +7,21 @@ from quill_pricing.period import BillingPeriod
 from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.limit_decision import Inputs
+from quill_quota_limiter.domain.organization_scopes import ScopeFacts
 from quill_quota_limiter.domain.period_usage import OrganizationUsage
 
 
 @dataclass(frozen=True, slots=True)
 class OrganizationFacts:
-    """The newest revision of each fact; usage and credits are ``None`` until somebody publishes them."""
+    """The newest revision of each fact; usage and credits are ``None`` until somebody publishes them.
+
+    ``scopes`` is read only for an organization that has scopes.
+    """
 
     customer: Customer
     usage: OrganizationUsage | None = None
     credits: CreditBalance | None = None
+    scopes: ScopeFacts | None = None
 
     def inputs(self, usage_key: str, period: BillingPeriod) -> Inputs:
         """What one meter's decision looks at in ``period``.

@@ -15,7 +15,8 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Gauge
 
-from quill_quota_limiter.domain.quota_answer import MeterStanding
+from quill_quota_limiter.domain.quota_answer import OrganizationStanding
+from quill_quota_limiter.domain.scope_answer import MeterStanding, ScopesStanding
 from quill_quota_limiter.ports import BoardUnavailable
 from quill_quota_limiter.store.board_keys import CHANGED, EPOCH
 from quill_quota_limiter.store.mirror import Mirror, MirrorChange
@@ -39,12 +40,16 @@ _encode = msgspec.json.Encoder().encode
 log = structlog.get_logger(__name__)
 
 
-class LimitsEvent(msgspec.Struct, frozen=True):
-    """``event: limits``: the present limits of one organization. Usage is as of this change."""
+class LimitsEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``event: limits``: the present limits of one organization. Usage is as of this change.
+
+    ``scopes``, absent when nobody set any: the limits of its teams and projects, and whom they bind.
+    """
 
     organization_id: str
     revision: int
     meters: dict[str, MeterStanding]
+    scopes: ScopesStanding | None = None
 
 
 class TokensEvent(msgspec.Struct, frozen=True):
@@ -219,7 +224,7 @@ class LimitsFeed:
         if standing is None:
             return _event("gone", GoneEvent(organization_id))
         tokens = sorted(self._mirror.tokens.get(organization_id, ()))
-        pieces = [_event("limits", LimitsEvent(organization_id, standing.revision, dict(standing.meters)))]
+        pieces = [_event("limits", _limits_event(organization_id, standing))]
         for first in range(0, len(tokens) or 1, TOKENS_PER_EVENT):
             chunk = tokens[first : first + TOKENS_PER_EVENT]
             named = TokensEvent(organization_id, chunk, [], replaces=first == 0)
@@ -231,7 +236,7 @@ class LimitsFeed:
             return
         name, standing = change.organization_id, change.standing
         if standing is not None:
-            event = _event("limits", LimitsEvent(name, standing.revision, dict(standing.meters)), change.place)
+            event = _event("limits", _limits_event(name, standing), change.place)
         elif change.active or change.retired:
             event = _event("tokens", TokensEvent(name, list(change.active), list(change.retired)), change.place)
         else:
@@ -244,6 +249,10 @@ class LimitsFeed:
                     reader.end()  # it is another license's now (L18)
                 else:
                     reader.give(event)
+
+
+def _limits_event(organization_id: str, standing: OrganizationStanding) -> LimitsEvent:
+    return LimitsEvent(organization_id, standing.revision, dict(standing.meters), standing.scopes)
 
 
 def _event(kind: str, content: object, place: str | None = None) -> bytes:

@@ -21,8 +21,9 @@ from quill_quota_limiter.domain.limit_state import Transition
 from quill_quota_limiter.domain.period_usage import OrganizationUsage
 from quill_quota_limiter.domain.project_marks import ProjectTokens, marks_of
 from quill_quota_limiter.domain.quota_answer import OrganizationStanding, standing_of
+from quill_quota_limiter.domain.team_usage import TeamUsage
 from quill_quota_limiter.domain.threshold import ThresholdReached
-from quill_quota_limiter.ports import BoardReading, BoardUnavailable, TokensOf
+from quill_quota_limiter.ports import BoardReading, BoardUnavailable, TokensOf, stream_of
 from quill_quota_limiter.store.memory_rules import MemoryRulebook, RulebookRows
 from quill_quota_limiter.store.memory_webhooks import MemoryWebhooks, WebhookRows
 from quill_quota_limiter.store.webhook_facts import plan_deliveries
@@ -38,6 +39,7 @@ class _Rows:
     outbox: list[Outgoing] = field(default_factory=list)
     credits: dict[str, CreditBalance] = field(default_factory=dict)
     reached: dict[str, datetime] = field(default_factory=dict)
+    team_usages: dict[tuple[str, str], TeamUsage] = field(default_factory=dict)
     rulebook: RulebookRows = field(default_factory=RulebookRows)
     webhooks: WebhookRows = field(default_factory=WebhookRows)
 
@@ -51,6 +53,7 @@ class _Rows:
             list(self.outbox),
             dict(self.credits),
             dict(self.reached),
+            dict(self.team_usages),
             self.rulebook.copy(),
             self.webhooks.copy(),
         )
@@ -98,9 +101,11 @@ class MemoryLimitsTransaction:
             if known is not None and customer.revision <= known.revision:
                 continue
             self.rows.customers[name] = customer
-            before = known.tokens if known else frozenset()
+            before, teams = (known.tokens, known.teams) if known else (frozenset(), {})
             for token in customer.tokens - before:
                 self.rows.tokens[token] = (name, True)
+                changed.add(name)
+            if any(teams.get(token) != customer.teams.get(token) for token in customer.tokens & before):
                 changed.add(name)
             for token in before - customer.tokens:
                 if self.rows.tokens[token][0] == name:
@@ -113,6 +118,15 @@ class MemoryLimitsTransaction:
             known = self.rows.usages.get(usage.organization_id)
             if known is None or usage.revision > known.revision:
                 self.rows.usages[usage.organization_id] = usage
+
+    async def keep_team_usage(self, usages: Collection[TeamUsage]) -> None:
+        for usage in usages:
+            known = self.rows.team_usages.get((usage.organization_id, usage.team_id))
+            if known is None or usage.revision > known.revision:
+                self.rows.team_usages[usage.organization_id, usage.team_id] = usage
+
+    async def team_usages(self, organization_id: str) -> dict[str, TeamUsage]:
+        return {team: usage for (name, team), usage in self.rows.team_usages.items() if name == organization_id}
 
     async def keep_credits(self, balances: Collection[CreditBalance]) -> None:
         for balance in balances:
@@ -139,7 +153,10 @@ class MemoryLimitsTransaction:
         for evaluation in evaluations:
             self.rows.limits[evaluation.limits.organization_id] = evaluation.limits
         await self._events.append_all(
-            [Append(_stream(t.organization_id, t.usage_key), t.sequence - 1, [wire.to_event(t)]) for t in transitions]
+            [
+                Append(stream_of(t.organization_id, t.usage_key, t.scope), t.sequence - 1, [wire.to_event(t)])
+                for t in transitions
+            ]
         )
         changed = [evaluation.limits for evaluation in evaluations if evaluation.is_changed]
         self.rows.outbox += [
@@ -201,9 +218,14 @@ class MemoryLimitsTransaction:
             name: ProjectTokens(
                 active=tuple(token for token, active in tokens if active),
                 retired=tuple(token for token, active in tokens if not active),
+                teams={token: team for token, active in tokens if active and (team := self._teams(name).get(token))},
             )
             for name, tokens in owned.items()
         }
+
+    def _teams(self, organization_id: str) -> Mapping[str, str]:
+        known = self.rows.customers.get(organization_id)
+        return known.teams if known else {}
 
     async def token_owners(self, tokens: Collection[str]) -> dict[str, str]:
         return {token: self.rows.tokens[token][0] for token in tokens if token in self.rows.tokens}
@@ -212,9 +234,9 @@ class MemoryLimitsTransaction:
         return {token: self.rows.tokens[token][0] for token in tokens if self.rows.tokens.get(token, ("", False))[1]}
 
     async def transitions(
-        self, organization_id: str, usage_key: str, *, as_of: datetime | None = None
+        self, organization_id: str, usage_key: str, *, scope: str | None = None, as_of: datetime | None = None
     ) -> list[Transition]:
-        stored = await self._events.read(_stream(organization_id, usage_key), as_of=as_of)
+        stored = await self._events.read(stream_of(organization_id, usage_key, scope), as_of=as_of)
         return [wire.from_event(event) for event in stored]
 
     async def transitions_page(
@@ -222,19 +244,16 @@ class MemoryLimitsTransaction:
         organization_id: str,
         usage_key: str,
         *,
+        scope: str | None = None,
         after: int,
         start: datetime | None,
         end: datetime | None,
         at_most: int,
     ) -> list[Transition]:
         stored = await self._events.page(
-            _stream(organization_id, usage_key), after=after, start=start, end=end, at_most=at_most
+            stream_of(organization_id, usage_key, scope), after=after, start=start, end=end, at_most=at_most
         )
         return [wire.from_event(event) for event in stored]
-
-
-def _stream(organization_id: str, usage_key: str) -> str:
-    return f"limit/{organization_id}/{usage_key}"
 
 
 class MemoryBoard:
@@ -286,8 +305,8 @@ class MemoryBoard:
             marks = marks_of(found)
             if rewrite or known[1] != marks.digest():
                 tokens = (await tokens_of([name]))[name]
-                _set_marks(self.limited, marks.limited, tokens)
-                _set_marks(self.suspended, marks.suspended, tokens)
+                _set_marks(self.limited, marks.limited, marks.limited_tokens(tokens), tokens)
+                _set_marks(self.suspended, marks.suspended, {}, tokens)
                 self._owners.update(dict.fromkeys(tokens.active, name))
                 for token in tokens.retired:
                     if self._owners.get(token) == name:
@@ -357,12 +376,19 @@ class MemoryBoard:
             raise BoardUnavailable("the board was made unreachable")
 
 
-def _set_marks(marks: dict[str, dict[str, int]], until: Mapping[str, int], tokens: ProjectTokens) -> None:
-    for meter in {*marks, *until}:
+def _set_marks(
+    marks: dict[str, dict[str, int]],
+    until: Mapping[str, int],
+    until_of_tokens: Mapping[str, Mapping[str, int]],
+    tokens: ProjectTokens,
+) -> None:
+    for meter in {*marks, *until, *until_of_tokens}:
         scores = marks.setdefault(meter, {})
+        of_tokens = until_of_tokens.get(meter, {})
         for token in tokens.active:
-            if meter in until:
-                scores[token] = until[meter]
+            end = of_tokens.get(token, until.get(meter))
+            if end is not None:
+                scores[token] = end
             else:
                 scores.pop(token, None)
         for token in tokens.retired:

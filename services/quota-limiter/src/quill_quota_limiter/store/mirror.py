@@ -11,6 +11,7 @@ from math import inf
 from typing import Final
 
 from quill_quota_limiter.domain.quota_answer import OrganizationStanding
+from quill_quota_limiter.domain.scope_answer import ScopesStanding
 from quill_quota_limiter.ports import LimitIndex
 
 TOKENS_PER_ORGANIZATION: Final = 4
@@ -49,7 +50,9 @@ class Mirror:
         """Meter → organizations that have it."""
         self.tokens: dict[str, set[str]] = {}
         """The same as ``owners``, by organization."""
-        self.index = LimitIndex(self.holders, self.limited)
+        self.scoped: set[str] = set()
+        """Organizations with limits of teams or projects."""
+        self.index = LimitIndex(self.holders, self.limited, self.scoped)
         self.is_whole = True
         self.synced_at = -inf
         """Seconds of the event loop's clock: everything decided before that is here."""
@@ -90,6 +93,7 @@ class Mirror:
         for usage_key in known.meters:
             self.holders[usage_key].discard(organization_id)
             self.limited.get(usage_key, {}).pop(organization_id, None)
+        self.scoped.discard(organization_id)
         for token in self.tokens.pop(organization_id, ()):
             if self.owners.get(token) == organization_id:
                 del self.owners[token]
@@ -161,6 +165,10 @@ class Mirror:
                 self.limited.setdefault(usage_key, {})[organization_id] = meter.limited_until
             elif usage_key in self.limited:
                 self.limited[usage_key].pop(organization_id, None)
+        if standing.scopes is not None:
+            self.scoped.add(organization_id)
+        else:
+            self.scoped.discard(organization_id)
 
     def _tell(self, change: MirrorChange) -> None:
         for listener in self.listeners:
@@ -169,7 +177,17 @@ class Mirror:
 
 def _same_limits(one: OrganizationStanding, other: OrganizationStanding) -> bool:
     """Whether only usage differs, which changes no answer by itself."""
-    return one.license_id == other.license_id and _limits(one.meters) == _limits(other.meters)
+    return (
+        one.license_id == other.license_id
+        and _limits(one.meters) == _limits(other.meters)
+        and _scope_limits(one.scopes) == _scope_limits(other.scopes)
+    )
+
+
+def _scope_limits(scopes: ScopesStanding | None) -> tuple[object, ...] | None:
+    if scopes is None:
+        return None
+    return scopes.teams, scopes.tokens, {name: _limits(meters) for name, meters in scopes.meters.items()}
 
 
 def _limits(meters: Mapping[str, object]) -> dict[str, tuple[object, ...]]:

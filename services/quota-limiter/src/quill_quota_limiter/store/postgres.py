@@ -16,14 +16,17 @@ from sqlalchemy.dialects.postgresql import insert
 from quill_quota_limiter import wire
 from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer, Entitlement
-from quill_quota_limiter.domain.evaluation import Evaluation, MeterLimit, OrganizationLimits
+from quill_quota_limiter.domain.evaluation import Evaluation, OrganizationLimits
 from quill_quota_limiter.domain.limit_state import Transition
+from quill_quota_limiter.domain.meter_limit import MeterLimit
+from quill_quota_limiter.domain.organization_scopes import OrganizationScopes
 from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
-from quill_quota_limiter.domain.project_marks import ProjectTokens
 from quill_quota_limiter.domain.rule_table import RuleTable
 from quill_quota_limiter.domain.threshold import ThresholdReached
+from quill_quota_limiter.ports import stream_of
 from quill_quota_limiter.store import tables
 from quill_quota_limiter.store.rules import PostgresRulebook
+from quill_quota_limiter.store.team_rows import TeamRows
 from quill_quota_limiter.store.webhook_facts import plan_deliveries
 from quill_quota_limiter.store.webhooks import PostgresWebhooks
 
@@ -51,14 +54,14 @@ class PostgresLimits:
         )
 
 
-class PostgresLimitsTransaction:
+class PostgresLimitsTransaction(TeamRows):
     """Implements `quill_quota_limiter.ports.LimitsTransaction`. Rows are locked and written in key order."""
 
     def __init__(self, transaction: Transaction, outbox: Outbox, *, rulebook: PostgresRulebook) -> None:
         self.rulebook = rulebook
         self.webhooks = PostgresWebhooks(transaction)
         self._transaction = transaction
-        self._connection = transaction.connection
+        super().__init__(transaction.connection)
         self._outbox = outbox
         self._events = PostgresEventStream(transaction)
 
@@ -79,9 +82,12 @@ class PostgresLimitsTransaction:
     async def keep_customers(self, customers: Collection[Customer]) -> frozenset[str]:
         newest = sorted(customers, key=lambda customer: customer.organization_id)
         known = await self._connection.execute(
-            select(tables.customers.c.organization_id, tables.customers.c.revision, tables.customers.c.tokens).where(
-                tables.customers.c.organization_id.in_([customer.organization_id for customer in newest])
-            )
+            select(
+                tables.customers.c.organization_id,
+                tables.customers.c.revision,
+                tables.customers.c.tokens,
+                tables.customers.c.teams,
+            ).where(tables.customers.c.organization_id.in_([customer.organization_id for customer in newest]))
         )
         before = {row.organization_id: row for row in known}
         newer = [
@@ -97,16 +103,31 @@ class PostgresLimitsTransaction:
             ),
             [_customer_row(customer) for customer in newer],
         )
-        claimed: dict[str, str] = {}
+        claimed: dict[str, tuple[str, str | None]] = {}
+        moved: list[tuple[str, str, str | None]] = []
         retired: list[tuple[str, str]] = []
         for customer in newer:
             row = before.get(customer.organization_id)
             named: set[str] = set(row.tokens) if row else set()
-            claimed.update(dict.fromkeys(customer.tokens - named, customer.organization_id))
+            teams = row.teams if row else {}
+            claimed.update(
+                (token, (customer.organization_id, customer.teams.get(token))) for token in customer.tokens - named
+            )
+            moved.extend(
+                (token, customer.organization_id, customer.teams.get(token))
+                for token in customer.tokens & named
+                if teams.get(token) != customer.teams.get(token)
+            )
             retired.extend((token, customer.organization_id) for token in named - customer.tokens)
-        await self._claim_tokens(claimed)
-        await self._retire_tokens(retired)
-        return frozenset(claimed.values()) | frozenset(organization_id for _, organization_id in retired)
+        await self.claim_tokens(claimed)
+        await self.move_tokens(moved)
+        await self.retire_tokens(retired)
+        names = [
+            *(name for name, _ in claimed.values()),
+            *(name for _, name, _ in moved),
+            *(name for _, name in retired),
+        ]
+        return frozenset(names)
 
     async def keep_usage(self, usages: Collection[OrganizationUsage]) -> None:
         if not usages:
@@ -198,7 +219,7 @@ class PostgresLimitsTransaction:
         await self._events.append_all(
             [
                 Append(
-                    stream=_stream(transition.organization_id, transition.usage_key),
+                    stream=stream_of(transition.organization_id, transition.usage_key, transition.scope),
                     expected_version=transition.sequence - 1,
                     events=[wire.to_event(transition)],
                 )
@@ -301,33 +322,10 @@ class PostgresLimitsTransaction:
         )
         return [_limits(row) for row in rows]
 
-    async def tokens(self, organization_ids: Collection[str]) -> dict[str, ProjectTokens]:
-        table = tables.project_tokens
-        rows = await self._connection.execute(
-            select(table).where(table.c.organization_id.in_(list(organization_ids))).order_by(table.c.api_token)
-        )
-        active: dict[str, list[str]] = {name: [] for name in organization_ids}
-        retired: dict[str, list[str]] = {name: [] for name in organization_ids}
-        for row in rows:
-            (active if row.is_active else retired)[row.organization_id].append(row.api_token)
-        return {name: ProjectTokens(tuple(active[name]), tuple(retired[name])) for name in organization_ids}
-
-    async def token_owners(self, tokens: Collection[str]) -> dict[str, str]:
-        table = tables.project_tokens
-        rows = await self._connection.execute(select(table).where(table.c.api_token.in_(list(tokens))))
-        return {row.api_token: row.organization_id for row in rows}
-
-    async def active_token_owners(self, tokens: Collection[str]) -> dict[str, str]:
-        table = tables.project_tokens
-        rows = await self._connection.execute(
-            select(table).where(table.c.api_token.in_(list(tokens)), table.c.is_active)
-        )
-        return {row.api_token: row.organization_id for row in rows}
-
     async def transitions(
-        self, organization_id: str, usage_key: str, *, as_of: datetime | None = None
+        self, organization_id: str, usage_key: str, *, scope: str | None = None, as_of: datetime | None = None
     ) -> list[Transition]:
-        stored = await self._events.read(_stream(organization_id, usage_key), as_of=as_of)
+        stored = await self._events.read(stream_of(organization_id, usage_key, scope), as_of=as_of)
         return [wire.from_event(event) for event in stored]
 
     async def transitions_page(
@@ -335,54 +333,19 @@ class PostgresLimitsTransaction:
         organization_id: str,
         usage_key: str,
         *,
+        scope: str | None = None,
         after: int,
         start: datetime | None,
         end: datetime | None,
         at_most: int,
     ) -> list[Transition]:
         stored = await self._events.page(
-            _stream(organization_id, usage_key), after=after, start=start, end=end, at_most=at_most
+            stream_of(organization_id, usage_key, scope), after=after, start=start, end=end, at_most=at_most
         )
         return [wire.from_event(event) for event in stored]
 
-    async def _claim_tokens(self, claimed: dict[str, str]) -> None:
-        if not claimed:
-            return
-        statement = insert(tables.project_tokens)
-        await self._connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["api_token"],
-                set_={"organization_id": statement.excluded.organization_id, "is_active": True},
-            ),
-            [
-                {"api_token": token, "organization_id": organization_id, "is_active": True}
-                for token, organization_id in sorted(claimed.items())
-            ],
-        )
 
-    async def _retire_tokens(self, retired: Sequence[tuple[str, str]]) -> None:
-        if not retired:
-            return
-        table = tables.project_tokens
-        await self._connection.execute(
-            update(table)
-            .where(
-                and_(
-                    table.c.api_token == bindparam("of_token"),
-                    # Another organization may have named the token since; then it is not ours to retire.
-                    table.c.organization_id == bindparam("of_organization"),
-                )
-            )
-            .values(is_active=False),
-            [{"of_token": token, "of_organization": name} for token, name in sorted(retired)],
-        )
-
-
-_NOT_FOR_DECISIONS = frozenset({"tokens", "prices"})
-
-
-def _stream(organization_id: str, usage_key: str) -> str:
-    return f"limit/{organization_id}/{usage_key}"
+_NOT_FOR_DECISIONS = frozenset({"tokens", "prices", "teams"})
 
 
 def _customer_row(customer: Customer) -> dict[str, Any]:
@@ -394,6 +357,7 @@ def _customer_row(customer: Customer) -> dict[str, Any]:
         "interval": str(customer.schedule.interval),
         "entitlements": msgspec.to_builtins(customer.entitlements),
         "tokens": sorted(customer.tokens),
+        "teams": dict(customer.teams),
         "free_trial_until": customer.free_trial_until,
         "prices": dict(customer.prices),
     }
@@ -422,6 +386,7 @@ def _limits_row(limits: OrganizationLimits) -> dict[str, Any]:
         "next_evaluation_at": limits.next_evaluation_at,
         "meters": msgspec.to_builtins(limits.meters),
         "thresholds": msgspec.to_builtins(limits.thresholds),
+        "scopes": None if limits.scopes is None else msgspec.to_builtins(limits.scopes),
     }
 
 
@@ -437,4 +402,5 @@ def _limits(row: Row[Any]) -> OrganizationLimits:
         next_evaluation_at=row.next_evaluation_at,
         meters=msgspec.convert(row.meters, dict[str, MeterLimit]),
         thresholds=msgspec.convert(row.thresholds, dict[str, tuple[int, ...]]),
+        scopes=None if row.scopes is None else msgspec.convert(row.scopes, OrganizationScopes),
     )

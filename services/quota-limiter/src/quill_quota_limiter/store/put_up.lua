@@ -5,7 +5,7 @@
 -- KEYS: 1 guard, 2 registry of meters that ever carried a mark, 3 pointer to the generation that is read,
 --       4 generation being built, 5 sequence, 6 epoch, 7 organizations by the sequence of their newest change
 -- ARGV: 1 organization, 2 value, 3 revision, 4 digest of the marks, 5 tokens revision, 6 "newer" or "rewrite",
---       7 marks as JSON {limited, suspended, active, retired}, or "" to learn whether they are needed,
+--       7 marks as JSON {limited, suspended, token_limited, active, retired}, or "" to learn whether they are needed,
 --       8 and 9 prefixes of the sorted sets, 10 to 12 prefixes of answers, revisions and tokens, 13 channel,
 --       14 an epoch to begin if there is none
 -- Returns "stale", "same", "marks_needed" or "written".
@@ -75,9 +75,11 @@ if marks_change or (building and revision_in(building) == 0) then
   if marks_change then
     for meter in pairs(marks.limited) do redis.call('SADD', KEYS[2], meter) end
     for meter in pairs(marks.suspended) do redis.call('SADD', KEYS[2], meter) end
+    for meter in pairs(marks.token_limited) do redis.call('SADD', KEYS[2], meter) end
     for _, meter in ipairs(redis.call('SMEMBERS', KEYS[2])) do
       set_score(ARGV[8] .. meter, marks.active, marks.limited[meter])
       set_score(ARGV[9] .. meter, marks.active, marks.suspended[meter])
+      for end_of, tokens in pairs(marks.token_limited[meter] or {}) do set_score(ARGV[8] .. meter, tokens, end_of) end
       set_score(ARGV[8] .. meter, marks.retired, nil)
       set_score(ARGV[9] .. meter, marks.retired, nil)
     end

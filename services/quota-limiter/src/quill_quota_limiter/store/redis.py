@@ -254,6 +254,7 @@ def _call(limits: OrganizationLimits, tokens: ProjectTokens | None, rewrite: boo
             {
                 "limited": {usage_key: str(until) for usage_key, until in marks.limited.items()},
                 "suspended": {usage_key: str(until) for usage_key, until in marks.suspended.items()},
+                "token_limited": {usage_key: _by_end(ends) for usage_key, ends in marks.limited_tokens(tokens).items()},
                 "active": tokens.active,
                 "retired": tokens.retired,
             }
@@ -277,6 +278,14 @@ def _call(limits: OrganizationLimits, tokens: ProjectTokens | None, rewrite: boo
             secrets.token_hex(8),
         ],
     }
+
+
+def _by_end(ends: Mapping[str, int]) -> dict[str, list[str]]:
+    """Tokens by the score they get: nearly all have the same one."""
+    found: dict[str, list[str]] = {}
+    for token, end in ends.items():
+        found.setdefault(str(end), []).append(token)
+    return found
 
 
 @asynccontextmanager

@@ -33,6 +33,7 @@ customers = Table(
     Column("tokens", ARRAY(String), nullable=False),
     Column("free_trial_until", _Instant, nullable=True),
     Column("prices", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("teams", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     comment="Projection of subscriptions.customers.v1: what limits depend on, with quotas in units.",
 )
 
@@ -43,6 +44,16 @@ period_usage = Table(
     Column("revision", BigInteger, nullable=False),
     Column("periods", JSONB, nullable=False),
     comment="Projection of usage.period-usage.v1: quantities of the newest billing periods.",
+)
+
+team_usage = Table(
+    "team_usage",
+    metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("team_id", String, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("periods", JSONB, nullable=False),
+    comment="Projection of usage.team-usage.v1: quantities of each team's newest billing periods.",
 )
 
 limit_states = Table(
@@ -58,6 +69,7 @@ limit_states = Table(
     Column("next_evaluation_at", _Instant, nullable=True),
     Column("meters", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("thresholds", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("scopes", JSONB(none_as_null=True), nullable=True),
     Index("limit_states_due_idx", "next_evaluation_at"),
     comment="One row per organization: every limit state, and the lock under which evaluations take turns.",
 )
@@ -68,6 +80,7 @@ project_tokens = Table(
     Column("api_token", String, primary_key=True),
     Column("organization_id", String, nullable=False),
     Column("is_active", Boolean, nullable=False),
+    Column("team_id", String, nullable=True),
     Index("project_tokens_organization_idx", "organization_id"),
     comment="Each project token's organization; a retired one stays, so that its marks in Redis can be removed.",
 )

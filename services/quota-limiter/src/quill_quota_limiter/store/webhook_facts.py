@@ -59,9 +59,10 @@ async def plan_deliveries(
 def _facts(evaluation: Evaluation, told: set[str]) -> Iterator[_Fact]:
     revision = evaluation.limits.revision
     for each in evaluation.transitions:
+        of_scope = "" if each.scope is None else f"{each.scope}/"
         yield _Fact(
             "limits.transition",
-            f"{each.organization_id}/{each.usage_key}/{each.sequence}",
+            f"{each.organization_id}/{each.usage_key}/{of_scope}{each.sequence}",
             each.organization_id,
             to_body("limits.transition", wire.to_wire_transition(each), at=each.at, revision=revision),
             each.at,

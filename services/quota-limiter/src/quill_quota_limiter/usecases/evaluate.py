@@ -16,6 +16,7 @@ from quill_quota_limiter.domain.period_usage import OrganizationUsage
 from quill_quota_limiter.domain.shadow import ShadowEvaluation, ShadowLimits, evaluate_shadow
 from quill_quota_limiter.ports import ActiveRules, AnswerBoard, LimitsStore, LimitsTransaction
 from quill_quota_limiter.usecases.answers import publish_answers
+from quill_quota_limiter.usecases.scope_facts import read_scope_facts
 
 DUE_PAGE: Final = 200
 DUE_PAGES_MAX: Final = 50
@@ -145,9 +146,10 @@ async def evaluate_organizations(
     rules = await tx.rulebook.active()
     usages = await tx.usages(customers.keys())
     balances = await tx.credits(customers.keys())
+    scopes = await read_scope_facts([locked[name] for name in customers], tx=tx)
     decided: list[_Decided] = []
     for name, customer in sorted(customers.items()):
-        facts = OrganizationFacts(customer, usages.get(name), balances.get(name))
+        facts = OrganizationFacts(customer, usages.get(name), balances.get(name), scopes.get(name))
         changed = name in tokens_changed
         evaluation = evaluate(locked[name], facts=facts, rules=rules.in_force, tokens_changed=changed, now=now)
         _watch_periods(evaluation.limits, facts.usage)

@@ -7,7 +7,7 @@ from prometheus_client import Counter
 from quill_contracts import topics
 from quill_contracts.identifiers import QUANTITY_MAX
 from quill_contracts.invoices import CreditBalance as WireCreditBalance
-from quill_contracts.limits import LimitEvidence, LimitState, LimitStates, LimitTransition
+from quill_contracts.limits import LimitEvidence, LimitStates, LimitTransition
 from quill_contracts.limits import ThresholdReached as WireThresholdReached
 from quill_contracts.subscriptions import CustomerSnapshot, SubscriptionItem
 from quill_contracts.usage import PeriodUsage, PeriodUsageSnapshot
@@ -21,10 +21,16 @@ from quill_runtime.publisher import Outgoing
 
 from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer, Entitlement, tightest
-from quill_quota_limiter.domain.evaluation import MeterLimit, OrganizationLimits
+from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.limit_state import Evidence, Transition
 from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
 from quill_quota_limiter.domain.threshold import ThresholdReached
+from quill_quota_limiter.wire.scope_states import (
+    from_wire_scope_evidence,
+    to_wire_scope_evidence,
+    to_wire_scopes,
+    to_wire_state,
+)
 
 EVENT_TYPE: Final = "limit_changed"
 ACTOR: Final = "quota-limiter"
@@ -62,6 +68,7 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Customer:
             ]
         ),
         tokens=frozenset(project.api_token for project in snapshot.projects),
+        teams={project.api_token: project.team_id for project in snapshot.projects},
         free_trial_until=snapshot.free_trial_until,
         prices={
             item.usage_key: item.price.model_dump(mode="json", exclude_none=True)
@@ -90,6 +97,7 @@ def to_wire_states(limits: OrganizationLimits) -> LimitStates:
     assert limits.evaluated_at is not None
     assert limits.period_start is not None
     assert limits.period_end is not None
+    scopes, left_out = to_wire_scopes(limits.scopes)
     return LimitStates(
         organization_id=limits.organization_id,
         revision=limits.revision,
@@ -97,20 +105,8 @@ def to_wire_states(limits: OrganizationLimits) -> LimitStates:
         period_start=limits.period_start,
         period_end=limits.period_end,
         states={usage_key: to_wire_state(meter) for usage_key, meter in limits.meters.items()},
-    )
-
-
-def to_wire_state(meter: MeterLimit) -> LimitState:
-    """One limit: its state from the log, with the numbers and the rule of the newest evaluation."""
-    return LimitState(
-        state=meter.state.name,
-        usage=meter.usage,
-        quota=meter.quota,
-        limited_until=meter.state.limited_until,
-        suspended_until=meter.state.suspended_until,
-        rule=meter.rule,
-        rule_version=meter.rule_version,
-        since=meter.state.since,
+        scopes=scopes,
+        scopes_left_out=left_out,
     )
 
 
@@ -129,6 +125,7 @@ def to_wire_transition(transition: Transition) -> LimitTransition:
         rule=transition.rule,
         rule_version=transition.rule_version,
         sentence=transition.sentence,
+        scope=transition.scope,
         evidence=LimitEvidence(
             usage=evidence.usage,
             usage_revision=evidence.usage_revision,
@@ -148,13 +145,19 @@ def to_wire_transition(transition: Transition) -> LimitTransition:
             evaluated_at=evidence.evaluated_at,
             free_trial_until=evidence.free_trial_until,
             credit_balance_minor=evidence.credit_balance_minor,
+            scope=None if evidence.scope is None else to_wire_scope_evidence(evidence.scope),
         ),
     )
 
 
 def from_wire_transition(message: LimitTransition) -> Transition:
     """The transition a message tells of."""
-    return Transition(**message.model_dump(exclude={"evidence"}), evidence=Evidence(**message.evidence.model_dump()))
+    evidence = message.evidence
+    scope = None if evidence.scope is None else from_wire_scope_evidence(evidence.scope)
+    return Transition(
+        **message.model_dump(exclude={"evidence"}),
+        evidence=Evidence(**evidence.model_dump(exclude={"scope"}), scope=scope),
+    )
 
 
 def to_event(transition: Transition) -> NewEvent:

@@ -1,0 +1,18 @@
+"""One limit as it stands, whoever's it is: the state from the log beside the newest numbers."""
+
+from dataclasses import dataclass
+
+from quill_quota_limiter.domain.limit_state import LimitState
+
+
+@dataclass(frozen=True, slots=True)
+class MeterLimit:
+    """One meter's limit state beside the numbers and the rule of the newest evaluation."""
+
+    state: LimitState
+    usage: int
+    quota: int | None
+    rule: str
+    rule_version: int
+    told: tuple[int, ...] = ()
+    """Percent of this quota that were told in this billing period."""
