@@ -39,6 +39,7 @@ from quill_usage_ingest.settings import UsageIngestSettings
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.publication import SnapshotPublication
+from quill_usage_ingest.store.team_publication import TeamUsagePublication
 from quill_usage_ingest.wire.queued_reports import daily_report_of
 
 NAME = "usage-ingest"
@@ -66,6 +67,7 @@ def build(settings: UsageIngestSettings) -> Service:
     slots = CounterSlots()
     heard = HeardSources()
     publication = SnapshotPublication(database=foundation.database, publisher=foundation.publisher, slots=slots)
+    team_publication = TeamUsagePublication(database=foundation.database, publisher=foundation.publisher, slots=slots)
     consuming: list[Consumer[Any]] = [
         foundation.consumer(consumers.catalog(f"{NAME}.catalog", slots=slots)),
         foundation.consumer(consumers.customers(f"{NAME}.customers", slots=slots, outbox=foundation.outbox)),
@@ -79,7 +81,7 @@ def build(settings: UsageIngestSettings) -> Service:
                 heard=heard,
             )
         ),
-        foundation.consumer(report_teams(f"{NAME}.teams", slots=slots)),
+        foundation.consumer(report_teams(f"{NAME}.teams", slots=slots, publication=team_publication)),
         foundation.consumer(
             daily_reports(
                 DAILY_REPORTS_GROUP,
@@ -105,7 +107,10 @@ def build(settings: UsageIngestSettings) -> Service:
         foundation.consumer(runs_of_pointers(REPORT_RUNS_GROUP)),
         foundation.consumer(
             daily_report_teams(
-                f"{DAILY_REPORTS_GROUP}.teams", slots=slots, read=counting_reports(daily_report_of, settings.shadowed)
+                f"{DAILY_REPORTS_GROUP}.teams",
+                slots=slots,
+                read=counting_reports(daily_report_of, settings.shadowed),
+                publication=team_publication,
             )
         ),
     ]
@@ -180,6 +185,7 @@ def build(settings: UsageIngestSettings) -> Service:
                 logs=_report_logs(settings),
                 publication=publication,
             ),
+            *(jobs.team_jobs(clock=foundation.clock, publication=team_publication) if _does_teams(settings) else ()),
             *_queue_intakes(settings, foundation),
         ],
     )
@@ -203,7 +209,11 @@ def _report_logs(settings: UsageIngestSettings) -> ReportLogs:
 def _is_done_here(consumer: Consumer[Any], settings: UsageIngestSettings) -> bool:
     """Team rows are many times the work of totals: a replica of their own keeps them off the limit path."""
     is_teams = consumer.consumption.group.endswith(".teams")
-    return settings.usage_work == "all" or is_teams == (settings.usage_work == "teams")
+    return _does_teams(settings) if is_teams else settings.usage_work != "teams"
+
+
+def _does_teams(settings: UsageIngestSettings) -> bool:
+    return settings.usage_work != "totals"
 
 
 def _queue_intakes(settings: UsageIngestSettings, foundation: Foundation) -> list[Component]:

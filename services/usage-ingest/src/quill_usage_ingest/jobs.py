@@ -28,6 +28,7 @@ from quill_usage_ingest.store.partitions import Partitions
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.store.sources import PostgresSources
+from quill_usage_ingest.store.team_publication import TeamUsagePublication
 from quill_usage_ingest.store.team_rebuilds import TeamRebuilds
 from quill_usage_ingest.usecases.change_source import hear_sources, watch_sources
 from quill_usage_ingest.usecases.compare_generations import compare_generations
@@ -126,6 +127,15 @@ def jobs(
         PeriodicJob(name="audit-usage", every_seconds=AUDIT_EVERY_SECONDS, run=audit.run, clock=clock),
         PeriodicJob(name="partitions", every_seconds=PARTITIONS_EVERY_SECONDS, run=partitions.run, clock=clock),
     ]
+
+
+def team_jobs(*, clock: Clock, publication: TeamUsagePublication) -> list[PeriodicJob]:
+    """What replicas that do the work of teams do by the clock."""
+
+    async def publish_due(now: datetime) -> None:
+        await publication.publish_due(now)
+
+    return [PeriodicJob(name="publish-teams", every_seconds=PUBLISH_EVERY_SECONDS, run=publish_due, clock=clock)]
 
 
 class ParkedReplay:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from quill_pricing.schedule_history import Schedules
+
 from quill_usage_ingest.domain.correction import AppliedCorrection
 from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.event_aggregate import Aggregate
@@ -12,10 +14,11 @@ from quill_usage_ingest.domain.event_book import EventPeriodKey, EventWindowKey,
 from quill_usage_ingest.domain.event_meter import EventMeter, Group
 from quill_usage_ingest.domain.freshness import ParkedGroup
 from quill_usage_ingest.domain.meter_event import MeterEvent, Moment
-from quill_usage_ingest.domain.meters import MeteredProduct
+from quill_usage_ingest.domain.meters import MeteredProduct, MeterMap
 from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.team_cells import TeamRows
+from quill_usage_ingest.domain.team_usage import TeamMeters, TeamName, TeamSpan, TeamUsage
 from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
 from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageReport, WindowKey
@@ -429,7 +432,13 @@ class TeamTransaction(Protocol):
         """Insert or replace packed rows whose counters have slots."""
         ...
 
-    async def forget_team_windows(self, windows: Collection[WindowKey]) -> None: ...
+    async def forget_team_windows(self, windows: Collection[WindowKey]) -> set[TeamName]:
+        """Remove the rows of these windows; returns whose they were."""
+        ...
+
+    async def mark_teams(self, teams: Collection[TeamName]) -> None:
+        """Have these teams' usage added up again; the last write of the transaction."""
+        ...
 
     async def team_amounts(
         self,
@@ -455,6 +464,49 @@ class TeamTransaction(Protocol):
         Raises:
             MonthArchived: a part of the span is not here.
         """
+        ...
+
+
+class TeamUsageTransaction(Protocol):
+    """Adding up what marked teams used, in one transaction; it takes no lock that a writer of cells waits for long."""
+
+    async def take_marked_teams(
+        self, organization_ids: Collection[str] | None, *, limit: int
+    ) -> dict[TeamName, TeamUsage]:
+        """Unmark the next teams of these organizations, or of all, and hold what is kept of them until the end.
+
+        Whatever is marked from then on waits for the end and marks again. Teams that somebody else holds are left out.
+        """
+        ...
+
+    async def schedules_of(self, organization_ids: Collection[str]) -> dict[str, Schedules]:
+        """What makes the billing periods of the known ones among these."""
+        ...
+
+    async def metered_products(self) -> list[MeteredProduct]: ...
+
+    async def archived_months(self) -> frozenset[datetime]:
+        """As of a `UsageTransaction`."""
+        ...
+
+    async def team_sums(self, spans: Sequence[TeamSpan], meters: MeterMap) -> dict[TeamSpan, TeamMeters]:
+        """What team cells whose window starts in each period add up to, by meter; absent where nothing was reported.
+
+        Where a person replaced a counter of the organization's window, nobody knows which team used what is left of it,
+        so its team cells do not count.
+        """
+        ...
+
+    async def save_team_usage(self, usages: Mapping[TeamName, TeamUsage]) -> None:
+        """Keep these; a new revision is due for publication, and so every team ever marked is known."""
+        ...
+
+    async def sweep_teams(self, *, limit: int) -> int:
+        """Mark the next teams of organizations whose teams must all be added up again; 0 when nothing is left."""
+        ...
+
+    async def begin_sweeps(self, organization_ids: Collection[str]) -> None:
+        """Have every team of these organizations added up again, from the first one on."""
         ...
 
 

@@ -11,6 +11,7 @@ from quill_usage_ingest.consumers import decode_usage_report
 from quill_usage_ingest.consumers.teams import daily_report_teams, decode_report_teams, report_teams
 from quill_usage_ingest.domain.usage_report import DayKey
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.team_publication import TeamUsagePublication
 from quill_usage_ingest.store.teams import PostgresTeams
 from quill_usage_ingest.wire.daily_reports import from_wire_daily_report, to_usage_report
 
@@ -46,6 +47,10 @@ def test_a_report_that_is_wrong_itself_is_left_to_the_reports_group(wrong: Recor
     assert decode_report_teams(wrong) is None
 
 
+def publication_of(database: Database, publisher: object = None) -> TeamUsagePublication:
+    return TeamUsagePublication(database=database, publisher=publisher, slots=CounterSlots())
+
+
 async def rows_of(database: Database, source: str):
     async with database.begin() as transaction:
         found = await PostgresTeams(transaction, CounterSlots()).team_rows_of_days({DayKey("acme", DAY, source)})
@@ -54,7 +59,7 @@ async def rows_of(database: Database, source: str):
 
 @pytest.mark.integration
 async def test_native_teams_are_entered_once_however_often_they_are_delivered(database: Database):
-    consumption = report_teams("usage-ingest.teams", slots=CounterSlots())
+    consumption = report_teams("usage-ingest.teams", slots=CounterSlots(), publication=publication_of(database))
     delivered = record(teams={"17": {"event_count_in_period": 4}, "9": {"event_count_in_period": 6}})
     for _ in range(2):
         async with database.begin() as transaction:
@@ -65,7 +70,7 @@ async def test_native_teams_are_entered_once_however_often_they_are_delivered(da
 
 @pytest.mark.integration
 async def test_too_many_team_counters_reject_the_record(database: Database):
-    consumption = report_teams("usage-ingest.teams", slots=CounterSlots())
+    consumption = report_teams("usage-ingest.teams", slots=CounterSlots(), publication=publication_of(database))
     delivered = record(teams={"17": {f"c{n}": 1 for n in range(600)}})
     with pytest.raises(Rejected) as parked:
         async with database.begin() as transaction:
@@ -85,7 +90,9 @@ async def test_teams_of_a_daily_report_reach_the_same_rows(database: Database):
         message = DailyReport(generation="v1", source="eu", as_of=DAY + timedelta(days=1), body=body)
         return Record("usage.daily-reports.v1", 0, 1, b"acme", message.to_bytes(), {})
 
-    consumption = daily_report_teams("usage-ingest.daily-teams", slots=CounterSlots(), read=read)
+    consumption = daily_report_teams(
+        "usage-ingest.daily-teams", slots=CounterSlots(), read=read, publication=publication_of(database)
+    )
     good = carried(teams={"17": {"event_count_in_period": 4, "dashboard_count": 3}})
     wrong = carried(date="someday")
     broken = Record("usage.daily-reports.v1", 0, 2, b"acme", b"{", {})

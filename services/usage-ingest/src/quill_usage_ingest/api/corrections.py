@@ -17,6 +17,7 @@ from quill_usage_ingest.store.claims import TooManyClaims, UnreadableClaim
 from quill_usage_ingest.store.corrections import PostgresCorrections
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.team_marks import sweep_organizations
 from quill_usage_ingest.usecases.correct_usage import (
     Corrected,
     CorrectionConflict,
@@ -109,6 +110,7 @@ async def _corrected(database: Database, slots: CounterSlots, work: Work, *, is_
         corrected = await work(PostgresUsage(transaction, slots), PostgresCorrections(transaction))
         if is_preview:
             raise _Previewed(corrected)
+        await sweep_organizations(transaction.connection, {corrected.correction.order.organization_id})
         return corrected
 
     try:

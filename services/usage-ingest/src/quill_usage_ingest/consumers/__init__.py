@@ -21,6 +21,7 @@ from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
+from quill_usage_ingest.store.team_marks import sweep_all_organizations, sweep_organizations
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.project_products import project_products
 from quill_usage_ingest.usecases.recompute_events import recompute_events
@@ -102,6 +103,7 @@ def customers(group: str, *, slots: CounterSlots, outbox: Outbox) -> Consumption
         projected = await project_customers([item.message for item in received], tx=usage)
         for organization_id in projected.first_seen:
             await replay_parked_reports(transaction, outbox=outbox, organization_id=organization_id, now=now)
+        await sweep_organizations(transaction.connection, {*projected.first_seen, *projected.rescheduled})
         for organization_id in projected.rescheduled:
             await recompute_events(organization_id, tx=usage, events=events)
 
@@ -118,6 +120,7 @@ def catalog(group: str, *, slots: CounterSlots) -> Consumption[MeteredProduct]:
         await project_products([item.message for item in received], tx=usage)
         await begin_counter_recount(tx=usage, recounts=events)
         await project_event_meters(tx=usage, events=events)
+        await sweep_all_organizations(transaction.connection)
 
     return Consumption(topic=CATALOG.name, group=group, decode=_decode_product, apply=apply)
 

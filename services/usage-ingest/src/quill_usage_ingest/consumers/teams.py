@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from quill_contracts.intakes import DailyReport
 from quill_contracts.topics import DAILY_REPORTS, USAGE_REPORTS
-from quill_runtime.consumption import Consumption, Received, Record, Rejected
+from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Transaction
 
 from quill_usage_ingest.domain.generation import Generation, ShadowedGenerations
@@ -17,6 +17,7 @@ from quill_usage_ingest.domain.usage_report import UsageReport
 from quill_usage_ingest.ports import TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.team_publication import TeamUsagePublication
 from quill_usage_ingest.store.teams import PostgresTeams
 from quill_usage_ingest.usecases.record_teams import record_teams
 from quill_usage_ingest.wire.team_reports import InvalidTeams, teams_of_daily_report, teams_of_native_report
@@ -26,13 +27,17 @@ FETCH_WAIT_MS: Final = 100
 """Nobody waits for teams, so larger batches are worth a tenth of a second."""
 
 
-def report_teams(group: str, *, slots: CounterSlots) -> Consumption[TeamsReport | None]:
-    """The teams of usage reports, merged into team cells."""
+def report_teams(
+    group: str, *, slots: CounterSlots, publication: TeamUsagePublication
+) -> Consumption[TeamsReport | None]:
+    """The teams of usage reports, merged into team cells; then what the touched organizations' teams used."""
 
-    async def apply(transaction: Transaction, received: Sequence[Received[TeamsReport | None]], now: datetime) -> None:
-        await enter_teams(
-            transaction, [item.message for item in received if item.message is not None], slots=slots, now=now
-        )
+    async def apply(
+        transaction: Transaction, received: Sequence[Received[TeamsReport | None]], now: datetime
+    ) -> FollowUp | None:
+        claims = [item.message for item in received if item.message is not None]
+        await enter_teams(transaction, claims, slots=slots, now=now)
+        return _publishing(claims, publication, now)
 
     return Consumption(
         topic=USAGE_REPORTS.name,
@@ -66,10 +71,14 @@ def counting_reports(read: ReadDailyReport, shadowed: ShadowedGenerations) -> Re
     return read_counting
 
 
-def daily_report_teams(group: str, *, slots: CounterSlots, read: ReadDailyReport) -> Consumption[DailyReport | None]:
+def daily_report_teams(
+    group: str, *, slots: CounterSlots, read: ReadDailyReport, publication: TeamUsagePublication
+) -> Consumption[DailyReport | None]:
     """The teams of reports that came through a queue or a bucket, merged into the same cells."""
 
-    async def apply(transaction: Transaction, received: Sequence[Received[DailyReport | None]], now: datetime) -> None:
+    async def apply(
+        transaction: Transaction, received: Sequence[Received[DailyReport | None]], now: datetime
+    ) -> FollowUp | None:
         metered = MeterMap.of(await PostgresUsage(transaction, slots).metered_products()).counters
         claims = []
         for daily in (item.message for item in received if item.message is not None):
@@ -83,6 +92,7 @@ def daily_report_teams(group: str, *, slots: CounterSlots, read: ReadDailyReport
             except InvalidTeams as error:
                 raise rejected_teams(error) from error
         await enter_teams(transaction, claims, slots=slots, now=now)
+        return _publishing(claims, publication, now)
 
     return Consumption(
         topic=DAILY_REPORTS.name,
@@ -92,6 +102,18 @@ def daily_report_teams(group: str, *, slots: CounterSlots, read: ReadDailyReport
         max_records=BATCH_RECORDS_MAX,
         max_wait_ms=FETCH_WAIT_MS,
     )
+
+
+def _publishing(claims: Sequence[TeamsReport], publication: TeamUsagePublication, now: datetime) -> FollowUp | None:
+    """Once the batch is committed: repeated by a redelivery, and what it leaves is the job's."""
+    touched = {claim.report.organization_id for claim in claims if claim.teams}
+    if not touched:
+        return None
+
+    async def publish() -> None:
+        await publication.publish_teams_of(touched, now)
+
+    return publish
 
 
 def _decode_daily(record: Record) -> DailyReport | None:

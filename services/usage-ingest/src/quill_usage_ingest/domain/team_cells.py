@@ -1,7 +1,7 @@
 """Usage per team (project): the same cells and the same merging as an organization's, one level deeper (L1).
 
-Teams are for showing where usage came from. Nothing is limited or billed by them, so they are entered off the path to
-the limits, and an organization's numbers never wait for, or fail because of, its teams.
+Teams show where usage came from, and limits of their own may be set on them (L10). Nothing is billed by them. They are
+entered off the path to the organization's limits, whose numbers never wait for, or fail because of, its teams.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from quill_usage_ingest.domain.team_usage import TeamName
 from quill_usage_ingest.domain.usage_book import CLOCK_TOLERANCE, YEARS
 from quill_usage_ingest.domain.usage_cells import Cell, WindowCells, changes_by, join, rank_of
 from quill_usage_ingest.domain.usage_report import DayKey, UsageReport, UsageWindow, WindowKey
@@ -29,6 +30,11 @@ class TeamKey(NamedTuple):
     def window_key(self) -> WindowKey:
         """The organization's row beside it."""
         return WindowKey(self.organization_id, self.start, self.source)
+
+    @property
+    def team(self) -> TeamName:
+        """Whose row it is."""
+        return TeamName(self.organization_id, self.team_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ _RANK_EPOCH: Final = datetime(1, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 COMPLETE_BIT: Final = 1 << 60
 """Above every instant: microseconds from year 1 to year 9999 need 59 bits."""
-_CORRECTED_BIT: Final = 1 << 61
+CORRECTED_BIT: Final = 1 << 61
 """Beside the complete bit: a corrected window is a complete one."""
 INSTANT_MASK: Final = COMPLETE_BIT - 1
 
@@ -34,12 +34,17 @@ def rank_of(completeness: Completeness, as_of: datetime) -> int:
         case Completeness.COMPLETE:
             return since | COMPLETE_BIT
         case Completeness.CORRECTED:
-            return since | COMPLETE_BIT | _CORRECTED_BIT
+            return since | COMPLETE_BIT | CORRECTED_BIT
 
 
 def is_complete(rank: int) -> bool:
     """Whether the claim that won the cell called its window complete (L6)."""
     return bool(rank & COMPLETE_BIT)
+
+
+def is_replaced(rank: int) -> bool:
+    """Whether a person said what the window really held, so that what the source says of it does not count (L3)."""
+    return bool(rank & CORRECTED_BIT)
 
 
 def as_of_rank(rank: int) -> datetime:

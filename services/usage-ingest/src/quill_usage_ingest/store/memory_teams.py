@@ -6,6 +6,7 @@ from datetime import datetime
 
 from quill_usage_ingest.domain.archived_month import refuse_archived
 from quill_usage_ingest.domain.team_cells import TeamRows
+from quill_usage_ingest.domain.team_usage import TeamName
 from quill_usage_ingest.domain.usage_cells import is_complete
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, WindowKey
 from quill_usage_ingest.domain.usage_series import SeriesInterval, TeamAmount, interval_start
@@ -21,6 +22,7 @@ class MemoryTeams:
     voided: set[tuple[object, bytes]] = field(default_factory=set)
     counters: set[str] = field(default_factory=set)
     months_out_of_reach: frozenset[datetime] = frozenset()
+    marked: set[TeamName] = field(default_factory=set)
 
     async def hold_teams(self, organization_ids: Collection[str], *, counters: Collection[str]) -> None:
         del organization_ids
@@ -46,8 +48,13 @@ class MemoryTeams:
     async def save_team_rows(self, rows: TeamRows) -> None:
         self.rows |= rows
 
-    async def forget_team_windows(self, windows: Collection[WindowKey]) -> None:
+    async def forget_team_windows(self, windows: Collection[WindowKey]) -> set[TeamName]:
+        forgotten = {key.team for key in self.rows if key.window_key in windows}
         self.rows = {key: row for key, row in self.rows.items() if key.window_key not in windows}
+        return forgotten
+
+    async def mark_teams(self, teams: Collection[TeamName]) -> None:
+        self.marked |= set(teams)
 
     async def team_amounts(
         self,

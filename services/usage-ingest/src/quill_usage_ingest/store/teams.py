@@ -10,6 +10,7 @@ from sqlalchemy import Row, TextClause, text
 
 from quill_usage_ingest.domain.packed_cells import PackedCells
 from quill_usage_ingest.domain.team_cells import TeamKey, TeamRows
+from quill_usage_ingest.domain.team_usage import TeamName
 from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import DayKey, ReportName, UsageWindow, WindowKey
 from quill_usage_ingest.domain.usage_series import TeamAmount
@@ -17,6 +18,7 @@ from quill_usage_ingest.store.archived_months import PostgresArchivedMonths
 from quill_usage_ingest.store.array_text import array_text
 from quill_usage_ingest.store.counter_slots import SLOTS_MAX, CounterSlots
 from quill_usage_ingest.store.months import of_months
+from quill_usage_ingest.store.team_marks import mark_teams
 
 _HOLD: Final[TextClause] = text(
     "select pg_advisory_xact_lock(held.key) from unnest(cast(:locks as bigint[])) as held(key)"
@@ -57,6 +59,7 @@ _FORGET_WINDOWS: Final = """
               as k(organization_id, window_start, source)
     where w.organization_id = k.organization_id and w.window_start = k.window_start and w.source = k.source
       and {w.window_start}
+    returning w.organization_id, w.team_id
     """
 _AMOUNTS: Final[TextClause] = text(
     """
@@ -146,16 +149,21 @@ class PostgresTeams(PostgresArchivedMonths):
             },
         )
 
-    async def forget_team_windows(self, windows: Collection[WindowKey]) -> None:
-        if windows:
-            await self._connection.execute(
-                of_months(_FORGET_WINDOWS, (window.start for window in windows)),
-                {
-                    "organization_ids": [window.organization_id for window in windows],
-                    "starts": [window.start for window in windows],
-                    "sources": [window.source for window in windows],
-                },
-            )
+    async def forget_team_windows(self, windows: Collection[WindowKey]) -> set[TeamName]:
+        if not windows:
+            return set()
+        rows = await self._connection.execute(
+            of_months(_FORGET_WINDOWS, (window.start for window in windows)),
+            {
+                "organization_ids": [window.organization_id for window in windows],
+                "starts": [window.start for window in windows],
+                "sources": [window.source for window in windows],
+            },
+        )
+        return {TeamName(row.organization_id, row.team_id) for row in rows}
+
+    async def mark_teams(self, teams: Collection[TeamName]) -> None:
+        await mark_teams(self._connection, teams)
 
     async def team_amounts(
         self,

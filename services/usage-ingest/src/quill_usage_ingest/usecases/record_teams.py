@@ -10,7 +10,7 @@ from quill_usage_ingest.ports import TeamTransaction
 
 
 async def record_teams(claims: Sequence[TeamsReport], *, tx: TeamTransaction, now: datetime) -> int:
-    """Merge team counters by rank; returns how many team rows changed.
+    """Merge team counters by rank; returns how many team rows changed. Their teams are marked, to be added up again.
 
     Team rows are kept whether or not the organization is known: they name no period and no price, and whoever reads
     them must own the organization. A report that was taken out of count enters nothing.
@@ -36,6 +36,7 @@ async def record_teams(claims: Sequence[TeamsReport], *, tx: TeamTransaction, no
     for claim in naming:
         book.enter(claim, now=now)
     await tx.save_team_rows(book.changed_rows)
+    await tx.mark_teams({key.team for key in book.changed})
     return len(book.changed)
 
 
@@ -56,6 +57,7 @@ async def rebuild_team_windows(
         {window.organization_id for window in wanted},
         counters={counter for row in rows.values() for counter in row.cells},
     )
-    await tx.forget_team_windows(wanted)
+    forgotten = await tx.forget_team_windows(wanted)
     await tx.save_team_rows(rows)
+    await tx.mark_teams(forgotten | {key.team for key in rows})
     return len(rows)
