@@ -94,7 +94,7 @@ class Months:
         totals = consumers.usage_reports(
             "totals", park_as="totals", slots=self.slots, outbox=Outbox(), publication=None, heard=HeardSources()
         )
-        teams = report_teams("teams", slots=self.slots)
+        teams = report_teams("teams", slots=self.slots, publication=None)
         for consumption in (totals, teams):
             received = [Received(consumption.decode(record), record) for record in records]
             async with self.database.begin() as transaction:
