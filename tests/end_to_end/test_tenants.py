@@ -38,6 +38,7 @@ PACKED_CHECKS = {"usage_key": "events", "organization_ids": ["{organization_id}"
 FURTHER_LICENSE = {"license_id": "another", "reason": "another region"}
 REVERSION = {"actor": "ada", "reason": "another region"}
 THRESHOLDS = {**REVERSION, "percents": [90]}
+SPEND_THRESHOLDS = {**REVERSION, "meter": "events", "amounts_minor": [5_000]}
 CORRECTION = {**REVERSION, "correction_id": "c1", "kind": "void", "report_ids": [1]}
 BACKFILL = {"source": "us", "reports": [{"organization_id": "{organization_id}", "usage_report": REPORT}]}
 EVENT = {
@@ -78,6 +79,7 @@ NAMING_AN_ORGANIZATION = [
     Route("quota-limiter", "POST", "/v1/limits/{organization_id}/what-if", 200, body={"meter": "events"}),
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}/thresholds", 200),
     Route("quota-limiter", "PUT", "/v1/limits/{organization_id}/thresholds", 401, body=THRESHOLDS),
+    Route("quota-limiter", "PUT", "/v1/limits/{organization_id}/thresholds/spend", 401, body=SPEND_THRESHOLDS),
     Route("subscriptions", "GET", "/v1/customers/{organization_id}", 401),
     Route("subscriptions", "PATCH", "/v1/customers/{organization_id}", 401, body={"never_drop_data": True}),
     Route("subscriptions", "POST", "/v1/customers/{organization_id}/subscription", 401, body=SUBSCRIPTION),

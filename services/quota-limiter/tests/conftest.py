@@ -10,6 +10,7 @@ from quill_contracts.usage import PeriodUsageSnapshot, TeamUsageSnapshot
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
+PRICE = {"model": "per_unit", "unit_amount": "0.01"}
 
 
 @pytest.fixture
@@ -17,12 +18,19 @@ def customer_snapshot() -> Callable[..., CustomerSnapshot]:
     """``customer_snapshot(revision=1, events=1_000, recordings=500, ...)``: a quota in units per meter.
 
     A quota is made by a free tier without a subscription; ``None`` makes a subscribed item without a billing limit.
+    ``price`` is every item's price document.
     """
 
     def build(organization_id: str = "acme", revision: int = 1, tokens: tuple[str, ...] = ("phc_1",), **given: Any):
-        facts = {"license_id": "license-1", "trust_scores": {}, "never_drop_data": False, "anchor": OCTOBER} | {
+        facts = {
+            "license_id": "license-1",
+            "trust_scores": {},
+            "never_drop_data": False,
+            "anchor": OCTOBER,
+            "price": PRICE,
+        } | {
             name: given.pop(name)
-            for name in ("license_id", "trust_scores", "never_drop_data", "anchor")
+            for name in ("license_id", "trust_scores", "never_drop_data", "anchor", "price")
             if name in given
         }
         quotas: dict[str, int | None] = given or {"events": 1_000}
@@ -43,7 +51,7 @@ def customer_snapshot() -> Callable[..., CustomerSnapshot]:
                         "usage_key": usage_key,
                         "counter": f"{usage_key}_in_period",
                         "price_id": "standard",
-                        "price": {"model": "per_unit", "unit_amount": "0.01"},
+                        "price": facts["price"],
                         "subscribed": quota is None,
                         "allowance": quota or 0,
                         "quota": quota,

@@ -1,8 +1,10 @@
-"""``quill limits thresholds``: at what share of a quota somebody is told."""
+"""``quill limits thresholds``: at what share of a quota, and at what cost, somebody is told."""
 
 from typing import Annotated, Any
 
 import typer
+from quill_pricing.currency import UnknownCurrency
+from quill_pricing.money import InvalidMoney, Money
 
 from quill_cli.gateway import AsJson, Connect, Token, Url, asking, segment
 from quill_cli.printing import show_table
@@ -12,9 +14,10 @@ Organization = Annotated[str, typer.Argument(help="Organization id.")]
 
 def add_to(group: typer.Typer, connect: Connect) -> None:
     """Add ``limits thresholds`` with its commands."""
-    thresholds = typer.Typer(help="At what share of a quota somebody is told.", no_args_is_help=True)
+    thresholds = typer.Typer(help="At what share of a quota, and at what cost, somebody is told.", no_args_is_help=True)
     _add_show(thresholds, connect)
     _add_set(thresholds, connect)
+    _add_spend(thresholds, connect)
     group.add_typer(thresholds, name="thresholds")
 
 
@@ -56,6 +59,41 @@ def _add_set(group: typer.Typer, connect: Connect) -> None:
             gateway.put(_path(organization), asked).show(as_json=as_json, to_people=show_thresholds)
 
 
+def _add_spend(group: typer.Typer, connect: Connect) -> None:
+    @group.command("spend")
+    def spend(
+        organization: Organization,
+        amounts: Annotated[
+            list[str] | None, typer.Argument(help="Cost of the meter in a billing period, e.g. 50 100.00.")
+        ] = None,
+        *,
+        actor: Annotated[str, typer.Option(help="Who you are, e.g. your mail address.")],
+        reason: Annotated[str, typer.Option(help="Why; kept with the change.")],
+        meter: Annotated[str, typer.Option(help="The meter whose cost is meant.")],
+        currency: Annotated[str, typer.Option(help="What the amounts are in; must be that of the price.")] = "usd",
+        nothing: Annotated[bool, typer.Option("--nothing", help="Tell nothing.")] = False,
+        url: Url = None,
+        token: Token = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Tell when a meter has cost so much; amounts that are reached already are told at once."""
+        if bool(amounts) == nothing:
+            raise typer.BadParameter("give amounts, or --nothing")
+        try:
+            money = [Money.from_decimal_string(amount, currency) for amount in amounts or []]
+        except (InvalidMoney, UnknownCurrency) as error:
+            raise typer.BadParameter(str(error)) from error
+        asked = {
+            "meter": meter,
+            "amounts_minor": [amount.amount_minor for amount in money],
+            "currency": currency,
+            "actor": actor,
+            "reason": reason,
+        }
+        with asking(connect, url, token) as gateway:
+            gateway.put(f"{_path(organization)}/spend", asked).show(as_json=as_json, to_people=show_thresholds)
+
+
 def show_thresholds(document: dict[str, Any]) -> None:
     """One line per meter with a setting or news, and one for all the others."""
     meters, told = document["meters"], document["told"]
@@ -69,6 +107,17 @@ def show_thresholds(document: dict[str, Any]) -> None:
         + [("all others", _list(document["percents"]), None)],
         empty="",
     )
+    spend, spend_told = document["spend"], document["spend_told"]
+    if spend or spend_told:
+        show_table(
+            "And at what cost of a meter in a billing period",
+            ("meter", "tell at", "told in this billing period"),
+            [
+                (meter, _money(spend.get(meter, [])), _money(spend_told.get(meter, [])))
+                for meter in sorted({*spend, *spend_told})
+            ],
+            empty="",
+        )
 
 
 def _path(organization: str) -> str:
@@ -77,3 +126,8 @@ def _path(organization: str) -> str:
 
 def _list(percents: list[int]) -> str:
     return ", ".join(map(str, percents)) or "nothing"
+
+
+def _money(amounts: list[dict[str, Any]]) -> str:
+    money = [Money(amount["amount_minor"], amount["currency"]) for amount in amounts]
+    return ", ".join(f"{amount.to_decimal_string()} {amount.currency}" for amount in money) or "nothing"

@@ -154,12 +154,19 @@ def test_a_number_that_is_none_is_a_usage_error():
     assert asked == []
 
 
-THRESHOLDS = {"organization_id": "org-1", "percents": [50], "meters": {"events": []}, "told": {"recordings": [50, 80]}}
+THRESHOLDS = {
+    "organization_id": "org-1",
+    "percents": [50],
+    "meters": {"events": []},
+    "told": {"recordings": [50, 80]},
+    "spend": {"events": [{"amount_minor": 5_000, "currency": "usd"}, {"amount_minor": 10_050, "currency": "usd"}]},
+    "spend_told": {"events": [{"amount_minor": 5_000, "currency": "usd"}]},
+}
 
 
 def test_thresholds_are_shown_by_meter():
     text, _ = run(THRESHOLDS, "thresholds", "show", "org-1")
-    for expected in ("nothing", "50, 80", "all others"):
+    for expected in ("nothing", "50, 80", "all others", "50.00 usd, 100.50 usd"):
         assert expected in text
 
 
@@ -176,4 +183,25 @@ def test_thresholds_are_set_by_a_person(given, percents):
 @pytest.mark.parametrize("given", [(), ("50", "--nothing"), ("101",)])
 def test_thresholds_that_are_unclear_are_a_usage_error(given):
     _, asked = run(THRESHOLDS, "thresholds", "set", "org-1", *given, *BY, exit_code=2)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("given", "amounts"),
+    [(("50", "100.50"), [5_000, 10_050]), (("500", "--currency", "jpy"), [500]), (("--nothing",), [])],
+)
+def test_amounts_are_given_as_people_write_them_and_sent_in_minor_units(given, amounts):
+    _, (request,) = run(THRESHOLDS, "thresholds", "spend", "org-1", *given, "--meter", "events", *BY)
+    assert (request.method, request.url.path) == ("PUT", "/v1/limits/org-1/thresholds/spend")
+    sent = json.loads(request.content)
+    currency = "jpy" if "jpy" in given else "usd"
+    by = {"actor": "ada@example.org", "reason": "case 12"}
+    assert sent == {"meter": "events", "amounts_minor": amounts, "currency": currency, **by}
+
+
+@pytest.mark.parametrize(
+    "given", [(), ("50", "--nothing"), ("50.001",), ("0.5", "--currency", "jpy"), ("5", "--currency", "xyz"), ("1e2",)]
+)
+def test_amounts_that_are_unclear_are_a_usage_error(given):
+    _, asked = run(THRESHOLDS, "thresholds", "spend", "org-1", *given, "--meter", "events", *BY, exit_code=2)
     assert asked == []

@@ -16,6 +16,7 @@ from quill_contracts.identifiers import (
 )
 from quill_contracts.message import Message, WireModel
 
+ThresholdKind = Literal["units", "spend"]
 LimitStateName = Literal["within", "near", "suspended", "limited"]
 """``near``: 80 % or more of the quota. ``suspended``: over, but within its grace. ``limited``: usage is dropped."""
 
@@ -131,17 +132,23 @@ class LimitTransition(Message):
 
 
 class ThresholdReached(Message):
-    """Usage reached a share of the quota (``limits.thresholds.v1``); told once for each ``reached_id``."""
+    """Usage reached a share of the quota, or its cost an amount (``limits.thresholds.v1``); once per ``reached_id``.
+
+    Who does not know ``kind`` reads a spend threshold as 100 percent of the units that its amount buys, which is true.
+    """
 
     organization_id: OrganizationId
     usage_key: UsageKey
     reached_id: str
-    """Names organization, meter, billing period, quota and share: the same id is the same fact sent again."""
+    """Names organization, meter, billing period and threshold: quota and share, or ``spend``, currency and amount. The
+    same id is the same fact sent again."""
     percent: Annotated[int, Field(ge=1, le=100)]
+    """Of the quota; 100 for a spend threshold."""
     usage: PeriodTotal
     quota: PeriodTotal
+    """For a spend threshold the fewest units that cost ``amount_minor``, never more than ``usage``."""
     billing_limit_usd: int | None
-    """The billing limit that the quota was bought with; null where the quota is an allowance."""
+    """The billing limit that the quota was bought with; null where it is an allowance, and for a spend threshold."""
     usage_revision: int
     customer_revision: int
     period_start: Instant
@@ -149,3 +156,9 @@ class ThresholdReached(Message):
     at: Instant
     sentence: str
     """The fact for a person to read."""
+    kind: ThresholdKind = "units"
+    amount_minor: Annotated[int, Field(ge=1)] | None = None
+    """The spend threshold in minor units of ``currency``; null for one in units, like the next two."""
+    spend_minor: Annotated[int, Field(ge=1)] | None = None
+    """What the meter cost in the billing period when this was told: ``amount_minor`` or more."""
+    currency: Currency | None = None

@@ -17,6 +17,8 @@ from quill_contracts.usage import TeamUsageSnapshot, UsageReport
 
 PACKAGE = Path(__file__).parents[2]
 GOLDEN = PACKAGE / "golden"
+VARIANTS = [path.stem.rpartition(".")[::2] for path in sorted(GOLDEN.glob("*.v[0-9]*.*.json"))]
+"""Examples of what a message looks like in another case: topic and the case's name."""
 
 
 @pytest.mark.parametrize("topic", MESSAGES)
@@ -35,6 +37,14 @@ def test_the_golden_example_of_each_version_parses_and_comes_back_the_same(topic
 def test_the_golden_example_matches_the_committed_schema(topic: str):
     schema = json.loads((PACKAGE / "schemas" / f"{topic}.json").read_text("utf-8"))
     jsonschema.Draft202012Validator(schema).validate(json.loads((GOLDEN / f"{topic}.json").read_text("utf-8")))
+
+
+@pytest.mark.parametrize(("topic", "variant"), VARIANTS)
+def test_a_further_golden_example_parses_comes_back_the_same_and_matches_the_schema(topic: str, variant: str):
+    example = json.loads((GOLDEN / f"{topic}.{variant}.json").read_text("utf-8"))
+    assert json.loads(MESSAGES[topic].model_validate(example).to_bytes()) == example
+    schema = json.loads((PACKAGE / "schemas" / f"{topic}.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(example)
 
 
 @pytest.mark.parametrize("topic", MESSAGES)

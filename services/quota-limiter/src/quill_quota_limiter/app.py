@@ -16,6 +16,7 @@ from quill_quota_limiter.api import (
     quota,
     rule_changes,
     scopes,
+    spend_thresholds,
     stream,
     thresholds,
     webhooks,
@@ -75,6 +76,7 @@ def build(settings: QuotaLimiterSettings) -> Service:
             what_if.router(store=store, gate=gate, clock=foundation.clock),
             thresholds.router(store=store, gate=gate, clock=foundation.clock),
             scopes.router(store=store, board=board, gate=gate, clock=foundation.clock),
+            spend_thresholds.router(store=store, gate=gate, clock=foundation.clock),
         ],
         consumers=[
             foundation.consumer(consumers.customers(store, board)),

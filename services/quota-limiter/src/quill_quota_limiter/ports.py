@@ -255,6 +255,10 @@ class LimitsTransaction(Protocol):
         """The price document of each meter of one customer."""
         ...
 
+    async def prices_of(self, organization_ids: Collection[str]) -> dict[str, Mapping[str, Mapping[str, object]]]:
+        """The same for several customers, in one read."""
+        ...
+
     async def usages(self, organization_ids: Collection[str]) -> dict[str, OrganizationUsage]: ...
 
     async def save(self, evaluations: Sequence[Evaluation]) -> None:

@@ -45,6 +45,8 @@ async def test_the_default_is_shown_with_what_was_told(client):
         "percents": [50, 80, 100],
         "meters": {},
         "told": {"events": [50, 80]},
+        "spend": {},
+        "spend_told": {},
     }
 
 

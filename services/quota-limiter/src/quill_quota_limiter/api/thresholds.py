@@ -11,6 +11,7 @@ from quill_runtime.problems import Problem
 from quill_quota_limiter.api.authorization import Gate
 from quill_quota_limiter.api.limits import known_limits
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
+from quill_quota_limiter.domain.spend_threshold import documents_of
 from quill_quota_limiter.domain.threshold import ALL_METERS, DEFAULT_PERCENTS
 from quill_quota_limiter.ports import LimitsStore
 from quill_quota_limiter.usecases.set_thresholds import TooManyMeters, UnknownCustomer, set_thresholds
@@ -42,7 +43,7 @@ def router(*, store: LimitsStore, gate: Gate, clock: Clock) -> APIRouter:
         """The settings in force, and what was told of each meter in this billing period."""
         caller = gate.admit(authorization)
         async with store.begin() as tx:
-            return _settings(await known_limits(tx, caller, organization_id))
+            return to_settings(await known_limits(tx, caller, organization_id))
 
     @routes.put("")
     async def change(
@@ -66,15 +67,20 @@ def router(*, store: LimitsStore, gate: Gate, clock: Clock) -> APIRouter:
             raise Problem(400, "unknown_organization", detail, attr="organization_id") from unknown
         except TooManyMeters as error:
             raise Problem(409, "too_many_meters", str(error), attr="meter") from error
-        return _settings(after)
+        return to_settings(after)
 
     return routes
 
 
-def _settings(limits: OrganizationLimits) -> dict[str, Any]:
+def to_settings(limits: OrganizationLimits) -> dict[str, Any]:
+    """Shares and amounts in force, and what was told of each meter in this billing period."""
     return {
         "organization_id": limits.organization_id,
         "percents": list(limits.thresholds.get(ALL_METERS, DEFAULT_PERCENTS)),
         "meters": {meter: list(each) for meter, each in limits.thresholds.items() if meter != ALL_METERS},
         "told": {usage_key: list(meter.told) for usage_key, meter in limits.meters.items() if meter.told},
+        "spend": {usage_key: documents_of(each) for usage_key, each in limits.spend_thresholds.items()},
+        "spend_told": {
+            usage_key: documents_of(meter.told_spend) for usage_key, meter in limits.meters.items() if meter.told_spend
+        },
     }

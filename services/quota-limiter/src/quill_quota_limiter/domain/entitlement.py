@@ -41,7 +41,7 @@ class Customer:
     free_trial_until: datetime | None = None
     """Exclusive end of a free trial."""
     prices: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """The price document of each meter: what another billing limit, or a scope's money, would buy."""
+    """The price document of each meter: what another billing limit, or a scope's money, would buy; what usage costs."""
     teams: Mapping[str, str] = field(default_factory=dict)
     """The team of each token."""
 

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
+from quill_pricing.money import Money
 from quill_pricing.period import BillingPeriod
 
 from quill_quota_limiter.domain.entitlement import Customer
@@ -14,6 +16,7 @@ from quill_quota_limiter.domain.organization_facts import OrganizationFacts
 from quill_quota_limiter.domain.organization_scopes import OrganizationScopes
 from quill_quota_limiter.domain.rule_table import RuleTable
 from quill_quota_limiter.domain.scope_evaluation import evaluate_scopes
+from quill_quota_limiter.domain.spend_threshold import spend_reached
 from quill_quota_limiter.domain.threshold import ThresholdReached, percents_for, reached
 
 
@@ -42,6 +45,8 @@ class OrganizationLimits:
     """Percent to tell about, by meter or for all; see `threshold.percents_for`."""
     scopes: OrganizationScopes | None = None
     """Limits of its teams and projects; ``None`` until somebody sets one."""
+    spend_thresholds: Mapping[str, tuple[Money, ...]] = field(default_factory=dict)
+    """Amounts of cost to tell about, by meter."""
 
     @property
     def is_known(self) -> bool:
@@ -86,9 +91,10 @@ def evaluate(
         )
         if transition is not None:
             transitions.append(transition)
-        told = _tell(limits, usage_key, meters[usage_key], facts=facts, period=period, now=now)
-        meters[usage_key] = replace(meters[usage_key], told=(*told.before, *(each.percent for each in told.news)))
-        news += told.news
+        meters[usage_key], reached_now = _tell(
+            limits, usage_key, meters[usage_key], facts=facts, period=period, now=now
+        )
+        news += reached_now
     scopes = limits.scopes
     if scopes is not None:
         scopes, moved = evaluate_scopes(
@@ -120,12 +126,6 @@ def evaluate(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    before: tuple[int, ...]
-    news: tuple[ThresholdReached, ...]
-
-
 def _tell(
     limits: OrganizationLimits,
     usage_key: str,
@@ -134,34 +134,39 @@ def _tell(
     facts: OrganizationFacts,
     period: BillingPeriod,
     now: datetime,
-) -> _Told:
-    """Shares of the quota reached and not told before; another period or another quota begins anew."""
-    known = limits.meters.get(usage_key)
-    is_same = known is not None and limits.period_start == period.start and known.quota == meter.quota
-    before = known.told if known is not None and is_same else ()
+) -> tuple[MeterLimit, list[ThresholdReached]]:
+    """Shares of the quota and amounts of cost that are reached and were not told before.
+
+    Another billing period begins anew; for shares another quota does too.
+
+    Returns:
+        The meter with all that is told now, and the news.
+    """
+    known = limits.meters.get(usage_key) if limits.period_start == period.start else None
+    told = known.told if known is not None and known.quota == meter.quota else ()
+    told_spend = known.told_spend if known is not None else ()
     inputs = facts.inputs(usage_key, period)
     quota = inputs.entitlement.quota
-    shares = reached(percents_for(usage_key, limits.thresholds), usage=inputs.usage, quota=quota)
-    return _Told(
-        before,
-        tuple(
-            ThresholdReached(
-                organization_id=limits.organization_id,
-                usage_key=usage_key,
-                percent=percent,
-                usage=inputs.usage or 0,
-                quota=quota or 0,
-                billing_limit_usd=inputs.entitlement.billing_limit_usd,
-                usage_revision=facts.usage.revision if facts.usage else 0,
-                customer_revision=facts.customer.revision,
-                period_start=period.start,
-                period_end=period.end,
-                at=now,
-            )
-            for percent in shares
-            if percent not in before
-        ),
+    percents = reached(percents_for(usage_key, limits.thresholds), usage=inputs.usage, quota=quota)
+    shares = [percent for percent in percents if percent not in told]
+    amounts = spend_reached(limits.spend_thresholds.get(usage_key, ()), inputs, facts.prices.get(usage_key))
+    spent = [each for each in amounts if each.amount not in told_spend]
+    fact = partial(
+        ThresholdReached,
+        organization_id=limits.organization_id,
+        usage_key=usage_key,
+        usage=inputs.usage or 0,
+        usage_revision=facts.usage.revision if facts.usage else 0,
+        customer_revision=facts.customer.revision,
+        period_start=period.start,
+        period_end=period.end,
+        at=now,
     )
+    limit = inputs.entitlement.billing_limit_usd
+    news = [fact(percent=percent, quota=quota or 0, billing_limit_usd=limit) for percent in shares]
+    news += [fact(percent=100, quota=each.units, billing_limit_usd=None, spent=each) for each in spent]
+    told_now = replace(meter, told=(*told, *shares), told_spend=(*told_spend, *(each.amount for each in spent)))
+    return told_now, news
 
 
 def meters_of(limits: OrganizationLimits, customer: Customer) -> list[str]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from quill_pricing.money import Money
+
 from quill_quota_limiter.domain.limit_state import LimitState
 
 
@@ -16,3 +18,5 @@ class MeterLimit:
     rule_version: int
     told: tuple[int, ...] = ()
     """Percent of this quota that were told in this billing period."""
+    told_spend: tuple[Money, ...] = ()
+    """Amounts of cost that were told in this billing period."""

@@ -1,6 +1,7 @@
 """Everything that is known of one organization and that its limits follow from."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from quill_pricing.period import BillingPeriod
 
@@ -15,13 +16,15 @@ from quill_quota_limiter.domain.period_usage import OrganizationUsage
 class OrganizationFacts:
     """The newest revision of each fact; usage and credits are ``None`` until somebody publishes them.
 
-    ``scopes`` is read only for an organization that has scopes.
+    ``scopes`` is read only for an organization that has scopes; ``prices``, the price document of each meter, only for
+    one that is told of its spend.
     """
 
     customer: Customer
     usage: OrganizationUsage | None = None
     credits: CreditBalance | None = None
     scopes: ScopeFacts | None = None
+    prices: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def inputs(self, usage_key: str, period: BillingPeriod) -> Inputs:
         """What one meter's decision looks at in ``period``.

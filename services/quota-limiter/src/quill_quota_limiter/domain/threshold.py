@@ -1,9 +1,11 @@
-"""A share of a quota that somebody wants to be told about, once per billing period."""
+"""What of a quota or a price somebody wants to be told about, once per billing period."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
+
+from quill_quota_limiter.domain.spend_threshold import SpendReached
 
 DEFAULT_PERCENTS: Final = (50, 80, 100)
 ALL_METERS: Final = "*"
@@ -12,7 +14,10 @@ ALL_METERS: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class ThresholdReached:
-    """Usage has reached ``percent`` of ``quota`` in a billing period."""
+    """Usage has reached ``percent`` of ``quota`` in a billing period, or its cost an amount.
+
+    With ``spent`` the quota is the units that the amount buys, all of which are used: 100 percent.
+    """
 
     organization_id: str
     usage_key: str
@@ -25,17 +30,33 @@ class ThresholdReached:
     period_start: datetime
     period_end: datetime
     at: datetime
+    spent: SpendReached | None = None
+
+    @property
+    def kind(self) -> Literal["units", "spend"]:
+        """What was compared with the threshold."""
+        return "units" if self.spent is None else "spend"
 
     @property
     def reached_id(self) -> str:
-        """Equal for the same fact. Another quota is another fact: 80 % of it is news again."""
+        """Equal for the same fact. Another quota is another fact: 80 % of it is news again. An amount stays itself."""
         period = self.period_start.isoformat()
+        if self.spent is not None:
+            amount = self.spent.amount
+            return f"{self.organization_id}/{self.usage_key}/{period}/spend/{amount.currency}/{amount.amount_minor}"
         return f"{self.organization_id}/{self.usage_key}/{period}/{self.quota}/{self.percent}"
 
     @property
     def sentence(self) -> str:
         """The fact for a person."""
         until = f"{self.period_end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        if self.spent is not None:
+            amount, spend = (money.to_decimal_string() for money in (self.spent.amount, self.spent.spend))
+            currency = self.spent.amount.currency
+            return (
+                f"{self.usage_key}: {amount} {currency} is reached, {spend} {currency} for {self.usage:,} used "
+                f"in the period until {until}."
+            )
         return (
             f"{self.usage_key}: {self.percent} % of the quota is used, {self.usage:,} of {self.quota:,} until {until}."
         )

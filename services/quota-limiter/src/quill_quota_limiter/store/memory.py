@@ -141,6 +141,9 @@ class MemoryLimitsTransaction:
         known = self.rows.customers.get(organization_id)
         return known.prices if known else {}
 
+    async def prices_of(self, organization_ids: Collection[str]) -> dict[str, Mapping[str, Mapping[str, object]]]:
+        return {name: self.rows.customers[name].prices for name in organization_ids if name in self.rows.customers}
+
     async def customers(self, organization_ids: Collection[str]) -> dict[str, Customer]:
         found = {name: self.rows.customers[name] for name in organization_ids if name in self.rows.customers}
         return {name: replace(customer, tokens=frozenset(), prices={}) for name, customer in found.items()}

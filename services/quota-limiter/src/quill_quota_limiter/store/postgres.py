@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from quill_pricing.money import Money
 from quill_pricing.period import BillingSchedule, Interval
 from quill_runtime.database import Database, Transaction
 from quill_runtime.event_store import Append, NewEvent, PostgresEventStream, StoredEvent
@@ -183,6 +184,15 @@ class PostgresLimitsTransaction(TeamRows):
         table = tables.customers
         found = await self._connection.scalar(select(table.c.prices).where(table.c.organization_id == organization_id))
         return found or {}
+
+    async def prices_of(self, organization_ids: Collection[str]) -> dict[str, Mapping[str, Mapping[str, object]]]:
+        if not organization_ids:
+            return {}
+        table = tables.customers
+        rows = await self._connection.execute(
+            select(table.c.organization_id, table.c.prices).where(table.c.organization_id.in_(list(organization_ids)))
+        )
+        return {row.organization_id: row.prices for row in rows}
 
     async def customers(self, organization_ids: Collection[str]) -> dict[str, Customer]:
         table = tables.customers
@@ -387,6 +397,7 @@ def _limits_row(limits: OrganizationLimits) -> dict[str, Any]:
         "meters": msgspec.to_builtins(limits.meters),
         "thresholds": msgspec.to_builtins(limits.thresholds),
         "scopes": None if limits.scopes is None else msgspec.to_builtins(limits.scopes),
+        "spend_thresholds": msgspec.to_builtins(limits.spend_thresholds),
     }
 
 
@@ -403,4 +414,5 @@ def _limits(row: Row[Any]) -> OrganizationLimits:
         meters=msgspec.convert(row.meters, dict[str, MeterLimit]),
         thresholds=msgspec.convert(row.thresholds, dict[str, tuple[int, ...]]),
         scopes=None if row.scopes is None else msgspec.convert(row.scopes, OrganizationScopes),
+        spend_thresholds=msgspec.convert(row.spend_thresholds, dict[str, tuple[Money, ...]]),
     )

@@ -70,6 +70,7 @@ limit_states = Table(
     Column("meters", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("thresholds", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("scopes", JSONB(none_as_null=True), nullable=True),
+    Column("spend_thresholds", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Index("limit_states_due_idx", "next_evaluation_at"),
     comment="One row per organization: every limit state, and the lock under which evaluations take turns.",
 )
@@ -92,7 +93,7 @@ thresholds_reached = Table(
     Column("period_end", _Instant, nullable=False),
     Column("at", _Instant, nullable=False),
     Index("thresholds_reached_period_idx", "period_end"),
-    comment="Each share of a quota that was told about: never twice.",
+    comment="Each share of a quota and amount of cost that was told about: never twice.",
 )
 
 credit_balances = Table(

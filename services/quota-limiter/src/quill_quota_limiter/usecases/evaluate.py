@@ -147,9 +147,12 @@ async def evaluate_organizations(
     usages = await tx.usages(customers.keys())
     balances = await tx.credits(customers.keys())
     scopes = await read_scope_facts([locked[name] for name in customers], tx=tx)
+    prices = await tx.prices_of([name for name in customers if locked[name].spend_thresholds])
     decided: list[_Decided] = []
     for name, customer in sorted(customers.items()):
-        facts = OrganizationFacts(customer, usages.get(name), balances.get(name), scopes.get(name))
+        facts = OrganizationFacts(
+            customer, usages.get(name), balances.get(name), scopes.get(name), prices=prices.get(name, {})
+        )
         changed = name in tokens_changed
         evaluation = evaluate(locked[name], facts=facts, rules=rules.in_force, tokens_changed=changed, now=now)
         _watch_periods(evaluation.limits, facts.usage)

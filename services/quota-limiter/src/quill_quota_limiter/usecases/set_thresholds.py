@@ -50,10 +50,7 @@ async def set_thresholds(
         UnknownCustomer: nothing is known of the organization.
         TooManyMeters: above 1,000 settings.
     """
-    found = (await tx.limits([organization_id])).get(organization_id)
-    if found is None or not found.is_known:
-        raise UnknownCustomer(organization_id)
-    locked = (await tx.lock_organizations([organization_id]))[organization_id]
+    locked = await lock_known(organization_id, tx=tx)
     name = meter or ALL_METERS
     settings = {key: value for key, value in locked.thresholds.items() if key != name}
     if percents is not None:
@@ -72,6 +69,18 @@ async def set_thresholds(
     changed = {organization_id: replace(locked, thresholds=settings)}
     (after,) = await evaluate_organizations(changed, tokens_changed=frozenset(), tx=tx, now=now)
     return after
+
+
+async def lock_known(organization_id: str, *, tx: LimitsTransaction) -> OrganizationLimits:
+    """What is decided about an organization, held until the end of the transaction.
+
+    Raises:
+        UnknownCustomer: nothing is known of the organization.
+    """
+    found = (await tx.limits([organization_id])).get(organization_id)
+    if found is None or not found.is_known:
+        raise UnknownCustomer(organization_id)
+    return (await tx.lock_organizations([organization_id]))[organization_id]
 
 
 async def forget_old_thresholds(*, store: LimitsStore, now: datetime) -> int:

@@ -204,6 +204,10 @@ def to_wire_reached(reached: ThresholdReached) -> WireThresholdReached:
         period_end=reached.period_end,
         at=reached.at,
         sentence=reached.sentence,
+        kind=reached.kind,
+        spend_minor=None if reached.spent is None else reached.spent.spend.amount_minor,
+        amount_minor=None if reached.spent is None else reached.spent.amount.amount_minor,
+        currency=None if reached.spent is None else reached.spent.amount.currency,
     )
 
 
