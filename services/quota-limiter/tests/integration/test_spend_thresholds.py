@@ -9,11 +9,11 @@ from quill_contracts import topics
 from quill_contracts.limits import ThresholdReached
 from quill_quota_limiter import wire
 from quill_quota_limiter.domain.webhook_endpoint import WebhookEndpoint
-from quill_quota_limiter.store.memory import MemoryLimits
+from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
 from quill_quota_limiter.store.postgres import PostgresLimits
-from quill_quota_limiter.usecases.evaluate import take_in_customers, take_in_usage
+from quill_quota_limiter.usecases.evaluate import CONFIRM_AFTER, evaluate_due, take_in_customers, take_in_usage
 from quill_quota_limiter.usecases.set_spend_thresholds import set_spend_thresholds
-from quill_quota_limiter.usecases.set_thresholds import UnknownCustomer, forget_old_thresholds
+from quill_quota_limiter.usecases.set_thresholds import UnknownCustomer, forget_old_thresholds, set_thresholds
 from quill_runtime.outbox import Outbox
 from quill_runtime.tables import outbox as outbox_table
 from sqlalchemy import select
@@ -99,7 +99,7 @@ async def test_amounts_reached_already_are_told_at_once_and_taking_one_back_does
     assert await told() == [(50_00, 60_00, 6_000), (60_00, 60_00, 6_000)]
     async with store.begin() as tx:
         kept = (await tx.limits(["acme"]))["acme"]
-    assert kept == after
+    assert (kept.spend_thresholds, kept.meters) == (after.spend_thresholds, after.meters)
     with pytest.raises(UnknownCustomer):
         await change(store, [1], name="nobody")
 
@@ -142,3 +142,24 @@ async def test_a_crossing_is_planned_for_every_webhook_that_hears_thresholds_onc
         (delivery,) = await tx.webhooks.deliveries(at_most=10)
     data = json.loads(delivery.body)["data"]
     assert (data["kind"], data["amount_minor"], data["spend_minor"], data["currency"]) == ("spend", 5_000, 6_000, "usd")
+
+
+@pytest.mark.parametrize("kind", ["units", "spend"])
+async def test_a_grace_that_ends_while_somebody_sets_thresholds_reaches_the_board(
+    store, customer_snapshot, usage_snapshot, kind
+):
+    """The setting decides the organization; so the job must still bring the answer there (L9)."""
+    board = MemoryBoard()
+    await board.finish_rebuild(await board.begin_rebuild())
+    customer = customer_snapshot(events=1_000, trust_scores={"events": 7})
+    await arrive(store, customer, usage_snapshot(events=2_000))
+    await evaluate_due(store=store, board=board, now=NOW)
+    async with store.begin() as tx:
+        end = (await tx.limits(["acme"]))["acme"].meters["events"].state.suspended_until
+    async with store.begin() as tx:
+        if kind == "units":
+            await set_thresholds("acme", [90], meter=None, **BY, tx=tx, now=end)
+        else:
+            await set_spend_thresholds("acme", [50_00], meter="events", currency=None, **BY, tx=tx, now=end)
+    assert await evaluate_due(store=store, board=board, now=end + CONFIRM_AFTER) == 1
+    assert (await board.read(["acme"])).standings["acme"].meters["events"].state == "limited"

@@ -11,7 +11,7 @@ from quill_runtime.event_store import NewEvent
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.spend_threshold import ImpossibleSpend, check_amounts, documents_of
 from quill_quota_limiter.ports import LimitsTransaction
-from quill_quota_limiter.usecases.evaluate import evaluate_organizations
+from quill_quota_limiter.usecases.evaluate import CONFIRM_AFTER, evaluate_organizations
 from quill_quota_limiter.usecases.set_thresholds import METERS_MAX, TooManyMeters, lock_known
 
 SPEND_THRESHOLDS_SET: Final = "spend_thresholds_set"
@@ -62,7 +62,10 @@ async def set_spend_thresholds(
     data = {"meter": meter, "reason": reason, "before": documents_of(before), "after": documents_of(after)}
     await tx.record(f"limit-thresholds/{organization_id}", NewEvent(SPEND_THRESHOLDS_SET, data, actor, now))
     changed = {organization_id: replace(locked, spend_thresholds=settings)}
-    (evaluated,) = await evaluate_organizations(changed, tokens_changed=frozenset(), tx=tx, now=now)
+    # Due again soon: this may have decided what time alone changed, and the job brings the answer to the board.
+    (evaluated,) = await evaluate_organizations(
+        changed, tokens_changed=frozenset(), tx=tx, now=now, confirm_at=now + CONFIRM_AFTER
+    )
     return evaluated
 
 

@@ -10,7 +10,7 @@ from quill_runtime.event_store import NewEvent
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.threshold import ALL_METERS
 from quill_quota_limiter.ports import LimitsStore, LimitsTransaction
-from quill_quota_limiter.usecases.evaluate import evaluate_organizations
+from quill_quota_limiter.usecases.evaluate import CONFIRM_AFTER, evaluate_organizations
 
 METERS_MAX: Final = 1_000
 KEPT_FOR: Final = timedelta(days=60)
@@ -67,7 +67,10 @@ async def set_thresholds(
     }
     await tx.record(f"limit-thresholds/{organization_id}", NewEvent("thresholds_set", data, actor, now))
     changed = {organization_id: replace(locked, thresholds=settings)}
-    (after,) = await evaluate_organizations(changed, tokens_changed=frozenset(), tx=tx, now=now)
+    # Due again soon: this may have decided what time alone changed, and the job brings the answer to the board.
+    (after,) = await evaluate_organizations(
+        changed, tokens_changed=frozenset(), tx=tx, now=now, confirm_at=now + CONFIRM_AFTER
+    )
     return after
 
 
