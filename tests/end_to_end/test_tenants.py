@@ -39,6 +39,7 @@ FURTHER_LICENSE = {"license_id": "another", "reason": "another region"}
 REVERSION = {"actor": "ada", "reason": "another region"}
 THRESHOLDS = {**REVERSION, "percents": [90]}
 SPEND_THRESHOLDS = {**REVERSION, "meter": "events", "amounts_minor": [5_000]}
+SCOPES = {**REVERSION, "revision": 0, "scopes": []}
 CORRECTION = {**REVERSION, "correction_id": "c1", "kind": "void", "report_ids": [1]}
 BACKFILL = {"source": "us", "reports": [{"organization_id": "{organization_id}", "usage_report": REPORT}]}
 EVENT = {
@@ -80,6 +81,8 @@ NAMING_AN_ORGANIZATION = [
     Route("quota-limiter", "GET", "/v1/limits/{organization_id}/thresholds", 200),
     Route("quota-limiter", "PUT", "/v1/limits/{organization_id}/thresholds", 401, body=THRESHOLDS),
     Route("quota-limiter", "PUT", "/v1/limits/{organization_id}/thresholds/spend", 401, body=SPEND_THRESHOLDS),
+    Route("quota-limiter", "GET", "/v1/limits/{organization_id}/scopes", 200),
+    Route("quota-limiter", "PUT", "/v1/limits/{organization_id}/scopes", 401, body=SCOPES),
     Route("subscriptions", "GET", "/v1/customers/{organization_id}", 401),
     Route("subscriptions", "PATCH", "/v1/customers/{organization_id}", 401, body={"never_drop_data": True}),
     Route("subscriptions", "POST", "/v1/customers/{organization_id}/subscription", 401, body=SUBSCRIPTION),
@@ -127,6 +130,7 @@ FOR_OPERATORS = {
     ("quota-limiter", "POST", "/v1/limits/webhooks/{endpoint_id}/rotate"),
     ("quota-limiter", "POST", "/v1/limits/webhooks/{endpoint_id}/replay"),
     ("subscriptions", "GET", "/v1/customers"),
+    ("subscriptions", "GET", "/v1/billing-updates"),
     ("subscriptions", "GET", "/v1/catalog"),
     ("subscriptions", "GET", "/v1/catalog/{product_key}"),
     ("usage-ingest", "GET", "/v1/generations/comparison"),
