@@ -4,6 +4,11 @@ import os
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("quill", deadline=None)
+"""An example's time is the machine's business: speed is measured in `benchmarks`, never in a test."""
+settings.load_profile("quill")
 
 pytest_plugins = ("quill_stack.pytest_plugin",)
 

@@ -2,21 +2,22 @@
 -- One script, so that nobody ever sees an answer without its marks, or loses to a slower writer in between. While a
 -- rebuild fills a new generation, both generations are written: a limit set meanwhile is in the one that comes.
 --
--- KEYS: 1 guard, 2 registry of meters that ever carried a mark, 3 pointer to the generation that is read,
---       4 generation being built, 5 sequence, 6 epoch, 7 organizations by the sequence of their newest change
+-- METERS, POINTER and the other names in capitals are put in front of this text from `board_keys`: a name that is the
+-- same in every call need not travel with every call.
+--
+-- KEYS: 1 guard
 -- ARGV: 1 organization, 2 value, 3 revision, 4 digest of the marks, 5 tokens revision, 6 "newer" or "rewrite",
 --       7 marks as JSON {limited, suspended, token_limited, active, retired}, or "" to learn whether they are needed,
---       8 and 9 prefixes of the sorted sets, 10 to 12 prefixes of answers, revisions and tokens, 13 channel,
---       14 an epoch to begin if there is none
+--       8 an epoch to begin if there is none
 -- Returns "stale", "same", "marks_needed" or "written".
 
 local CHUNK = 1000 -- below the number of values Lua can unpack at once
 local organization, value, revision = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local current, building = redis.call('GET', KEYS[3]), redis.call('GET', KEYS[4])
+local current, building = redis.call('GET', POINTER), redis.call('GET', BUILDING)
 
 local function revision_in(generation)
   if not generation then return 0 end
-  return tonumber(redis.call('HGET', ARGV[11] .. generation, organization) or '0')
+  return tonumber(redis.call('HGET', REVISIONS_PREFIX .. generation, organization) or '0')
 end
 
 local function set_score(set, tokens, score)
@@ -38,7 +39,7 @@ end
 
 local function set_owner(generation, marks)
   if not generation then return end
-  local owners = ARGV[12] .. generation
+  local owners = TOKENS_PREFIX .. generation
   for _, token in ipairs(marks.active) do redis.call('HSET', owners, token, organization) end
   for _, token in ipairs(marks.retired) do
     if redis.call('HGET', owners, token) == organization then redis.call('HDEL', owners, token) end
@@ -46,10 +47,10 @@ local function set_owner(generation, marks)
 end
 
 local function tell(content)
-  local sequence = redis.call('INCR', KEYS[5])
-  redis.call('SET', KEYS[6], ARGV[14], 'NX')
-  redis.call('ZADD', KEYS[7], sequence, organization)
-  redis.call('PUBLISH', ARGV[13], '{"epoch":"' .. redis.call('GET', KEYS[6]) .. '","sequence":' .. sequence
+  local sequence = redis.call('INCR', SEQUENCE)
+  redis.call('SET', EPOCH, ARGV[8], 'NX')
+  redis.call('ZADD', CHANGED, sequence, organization)
+  redis.call('PUBLISH', CHANNEL, '{"epoch":"' .. redis.call('GET', EPOCH) .. '","sequence":' .. sequence
     .. ',"organization_id":' .. cjson.encode(organization) .. ',' .. content .. '}')
 end
 
@@ -73,15 +74,15 @@ if marks_change or (building and revision_in(building) == 0) then
   if ARGV[7] == '' then return 'marks_needed' end
   local marks = cjson.decode(ARGV[7])
   if marks_change then
-    for meter in pairs(marks.limited) do redis.call('SADD', KEYS[2], meter) end
-    for meter in pairs(marks.suspended) do redis.call('SADD', KEYS[2], meter) end
-    for meter in pairs(marks.token_limited) do redis.call('SADD', KEYS[2], meter) end
-    for _, meter in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-      set_score(ARGV[8] .. meter, marks.active, marks.limited[meter])
-      set_score(ARGV[9] .. meter, marks.active, marks.suspended[meter])
-      for end_of, tokens in pairs(marks.token_limited[meter] or {}) do set_score(ARGV[8] .. meter, tokens, end_of) end
-      set_score(ARGV[8] .. meter, marks.retired, nil)
-      set_score(ARGV[9] .. meter, marks.retired, nil)
+    for meter in pairs(marks.limited) do redis.call('SADD', METERS, meter) end
+    for meter in pairs(marks.suspended) do redis.call('SADD', METERS, meter) end
+    for meter in pairs(marks.token_limited) do redis.call('SADD', METERS, meter) end
+    for _, meter in ipairs(redis.call('SMEMBERS', METERS)) do
+      set_score(LIMITED_PREFIX .. meter, marks.active, marks.limited[meter])
+      set_score(SUSPENDED_PREFIX .. meter, marks.active, marks.suspended[meter])
+      for end_of, tokens in pairs(marks.token_limited[meter] or {}) do set_score(LIMITED_PREFIX .. meter, tokens, end_of) end
+      set_score(LIMITED_PREFIX .. meter, marks.retired, nil)
+      set_score(SUSPENDED_PREFIX .. meter, marks.retired, nil)
     end
   end
   set_owner(current, marks)
@@ -95,11 +96,11 @@ redis.call('SET', KEYS[1], ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
 -- A rebuild tells of nothing that is on the board already; a repair tells of what it puts right.
 local is_news = ARGV[6] == 'newer'
   or (current and revision_in(current) < revision)
-  or (current and not building and redis.call('GET', ARGV[10] .. current .. ':' .. organization) ~= value)
+  or (current and not building and redis.call('GET', ANSWER_PREFIX .. current .. ':' .. organization) ~= value)
 for _, generation in ipairs({current or '', building or ''}) do
   if generation ~= '' then
-    redis.call('SET', ARGV[10] .. generation .. ':' .. organization, value)
-    redis.call('HSET', ARGV[11] .. generation, organization, ARGV[3])
+    redis.call('SET', ANSWER_PREFIX .. generation .. ':' .. organization, value)
+    redis.call('HSET', REVISIONS_PREFIX .. generation, organization, ARGV[3])
   end
 end
 if is_news then tell('"answer":' .. value) end

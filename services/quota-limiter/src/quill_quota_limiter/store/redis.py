@@ -83,8 +83,7 @@ class RedisBoard:
             health_check_interval=30,
         )
         self._redis = Redis.from_pool(pool)
-        script = (files("quill_quota_limiter.store") / "put_up.lua").read_text("utf-8")
-        self._put_up = self._redis.register_script(script)
+        self._put_up = self._redis.register_script(_put_up_script())
         self._begin = self._redis.register_script(_BEGIN_REBUILD)
         self._finish = self._redis.register_script(_FINISH_REBUILD)
 
@@ -216,8 +215,10 @@ class RedisBoard:
         if not limits:
             return []
         pipeline = self._redis.pipeline(transaction=False)
+        epoch = secrets.token_hex(8)
         for found in limits:
-            await _awaited(self._put_up(**_call(found, tokens.get(found.organization_id), rewrite), client=pipeline))
+            call = _call(found, tokens.get(found.organization_id), rewrite=rewrite, epoch=epoch)
+            await _awaited(self._put_up(**call, client=pipeline))
         outcomes: list[bytes] = await pipeline.execute()
         return outcomes
 
@@ -242,7 +243,26 @@ class RedisBoard:
                 return
 
 
-def _call(limits: OrganizationLimits, tokens: ProjectTokens | None, rewrite: bool) -> dict[str, Any]:
+def _put_up_script() -> str:
+    names = {
+        "METERS": METERS,
+        "POINTER": POINTER,
+        "BUILDING": BUILDING,
+        "SEQUENCE": SEQUENCE,
+        "EPOCH": EPOCH,
+        "CHANGED": CHANGED,
+        "CHANNEL": CHANNEL,
+        "LIMITED_PREFIX": LIMITED_PREFIX,
+        "SUSPENDED_PREFIX": SUSPENDED_PREFIX,
+        "ANSWER_PREFIX": ANSWER_PREFIX,
+        "REVISIONS_PREFIX": REVISIONS_PREFIX,
+        "TOKENS_PREFIX": TOKENS_PREFIX,
+    }
+    script = (files("quill_quota_limiter.store") / "put_up.lua").read_text("utf-8")
+    return "\n".join([*(f"local {name} = '{value}'" for name, value in names.items()), script])
+
+
+def _call(limits: OrganizationLimits, tokens: ProjectTokens | None, *, rewrite: bool, epoch: str) -> dict[str, Any]:
     standing = standing_of(limits)
     assert standing is not None, "only known organizations are put up"
     marks = marks_of(limits)
@@ -260,7 +280,7 @@ def _call(limits: OrganizationLimits, tokens: ProjectTokens | None, rewrite: boo
             }
         )
     return {
-        "keys": [GUARD_PREFIX + limits.organization_id, METERS, POINTER, BUILDING, SEQUENCE, EPOCH, CHANGED],
+        "keys": [GUARD_PREFIX + limits.organization_id],
         "args": [
             limits.organization_id,
             value,
@@ -269,13 +289,7 @@ def _call(limits: OrganizationLimits, tokens: ProjectTokens | None, rewrite: boo
             limits.tokens_revision,
             "rewrite" if rewrite else "newer",
             document,
-            LIMITED_PREFIX,
-            SUSPENDED_PREFIX,
-            ANSWER_PREFIX,
-            REVISIONS_PREFIX,
-            TOKENS_PREFIX,
-            CHANNEL,
-            secrets.token_hex(8),
+            epoch,
         ],
     }
 
