@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -48,12 +49,19 @@ class HttpWebhookSender:
 
     name = "webhook-sender"
 
-    def __init__(self, *, allow_http: bool, allow_private: bool, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        allow_http: bool,
+        allow_private: bool,
+        resolve: Resolve | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._allow_http = allow_http
         self._allow_private = allow_private
         self._system = SystemResolver()
         self._resolve = resolve or self._system
-        self._tls = httpx.create_ssl_context(trust_env=False)
+        self._tls = tls or httpx.create_ssl_context(trust_env=False)
 
     async def start(self) -> None:
         """Nothing is connected before there is something to send."""
