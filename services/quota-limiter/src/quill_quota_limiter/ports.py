@@ -23,6 +23,7 @@ from quill_quota_limiter.domain.shadow import ShadowEvaluation, ShadowLimits
 from quill_quota_limiter.domain.team_usage import TeamUsage
 from quill_quota_limiter.domain.webhook_delivery import DeliveryOutcome, DeliveryStatus, WebhookDelivery
 from quill_quota_limiter.domain.webhook_endpoint import WebhookEndpoint
+from quill_quota_limiter.domain.webhook_rooms import Rooms
 
 RULES_STREAM: Final = "limit-rules"
 SHADOW_DIFFERENCES_MAX: Final = 100_000
@@ -32,13 +33,6 @@ WEBHOOK_ENDPOINTS_MAX: Final = 200
 """Endpoints there can be: each transaction that announces something looks at all of them."""
 
 TokensOf = Callable[[Sequence[str]], Awaitable[Mapping[str, ProjectTokens]]]
-
-
-def stream_of(organization_id: str, usage_key: str, scope: str | None = None) -> str:
-    """The event stream of one limit; a team's id may hold anything, so it comes last."""
-    if scope is None:
-        return f"limit/{organization_id}/{usage_key}"
-    return f"limit-of-scope/{organization_id}/{usage_key}/{scope}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +135,7 @@ class WebhookBook(Protocol):
         """Write deliveries down unless their ids are there; returns how many were new."""
         ...
 
-    async def lease(self, now: datetime, *, until: datetime, rooms: "Rooms") -> list[WebhookDelivery]:
+    async def lease(self, now: datetime, *, until: datetime, rooms: Rooms) -> list[WebhookDelivery]:
         """Take due deliveries of enabled endpoints, oldest first; what another replica holds is left out."""
         ...
 
@@ -176,20 +170,6 @@ class WebhookBook(Protocol):
     async def forget(self, before: datetime) -> int:
         """Remove deliveries finished before; at most 1,000, returns how many."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """How many deliveries may be taken: in all, and per endpoint with those in hand counted in."""
-
-    total: int
-    per_endpoint: int
-    in_hand: Mapping[str, int]
-
-    def of(self, endpoint: WebhookEndpoint) -> int:
-        """Room left for an endpoint; one that is failing is tried with one delivery at a time."""
-        room = 1 if endpoint.failing_since is not None else self.per_endpoint
-        return max(0, room - self.in_hand.get(endpoint.endpoint_id, 0))
 
 
 class WebhookSender(Protocol):

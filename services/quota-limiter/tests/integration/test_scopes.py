@@ -15,7 +15,7 @@ from quill_quota_limiter.domain.limit_state import replay
 from quill_quota_limiter.domain.quota_answer import standing_of
 from quill_quota_limiter.domain.scope import Cap, LimitScope, ScopeSettings
 from quill_quota_limiter.domain.webhook_endpoint import WebhookEndpoint
-from quill_quota_limiter.ports import stream_of
+from quill_quota_limiter.store.limit_streams import stream_of
 from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
 from quill_quota_limiter.store.postgres import PostgresLimits
 from quill_quota_limiter.usecases import publish_answers, rebuild_answers, take_in_customers, take_in_usage
@@ -37,13 +37,6 @@ NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 END = int(NOVEMBER.timestamp())
 BY = {"actor": "ada@example.org", "reason": "asked for it"}
 LIMITED = "@posthog/quota-limits/"
-
-
-@pytest.fixture(params=["memory", "postgres"])
-def store(request):
-    if request.param == "memory":
-        return MemoryLimits()
-    return PostgresLimits(request.getfixturevalue("database"), Outbox())
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -23,7 +23,8 @@ from quill_quota_limiter.domain.project_marks import ProjectTokens, marks_of
 from quill_quota_limiter.domain.quota_answer import OrganizationStanding, standing_of
 from quill_quota_limiter.domain.team_usage import TeamUsage
 from quill_quota_limiter.domain.threshold import ThresholdReached
-from quill_quota_limiter.ports import BoardReading, BoardUnavailable, TokensOf, stream_of
+from quill_quota_limiter.ports import BoardReading, BoardUnavailable, TokensOf
+from quill_quota_limiter.store.limit_streams import stream_of
 from quill_quota_limiter.store.memory_rules import MemoryRulebook, RulebookRows
 from quill_quota_limiter.store.memory_webhooks import MemoryWebhooks, WebhookRows
 from quill_quota_limiter.store.webhook_facts import plan_deliveries

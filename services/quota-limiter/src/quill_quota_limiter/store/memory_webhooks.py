@@ -6,7 +6,7 @@ from datetime import datetime
 
 from quill_quota_limiter.domain.webhook_delivery import DeliveryStatus, WebhookDelivery
 from quill_quota_limiter.domain.webhook_endpoint import WebhookEndpoint
-from quill_quota_limiter.ports import Rooms
+from quill_quota_limiter.domain.webhook_rooms import Rooms
 
 
 @dataclass(slots=True)

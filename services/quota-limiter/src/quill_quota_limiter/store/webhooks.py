@@ -11,7 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from quill_quota_limiter.domain.webhook_delivery import DeliveryStatus, WebhookDelivery
 from quill_quota_limiter.domain.webhook_endpoint import WebhookEndpoint
-from quill_quota_limiter.ports import WEBHOOK_ENDPOINTS_MAX, Rooms
+from quill_quota_limiter.domain.webhook_rooms import Rooms
+from quill_quota_limiter.ports import WEBHOOK_ENDPOINTS_MAX
 from quill_quota_limiter.store.tables import webhook_deliveries, webhook_endpoints
 
 PAGE: Final = 1_000

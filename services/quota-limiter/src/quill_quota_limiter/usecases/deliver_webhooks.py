@@ -9,7 +9,8 @@ from quill_runtime.event_store import NewEvent
 
 from quill_quota_limiter.domain.webhook_delivery import DeliveryOutcome, WebhookDelivery
 from quill_quota_limiter.domain.webhook_endpoint import DisabledBecause, WebhookEndpoint
-from quill_quota_limiter.ports import LimitsStore, LimitsTransaction, Rooms
+from quill_quota_limiter.domain.webhook_rooms import Rooms
+from quill_quota_limiter.ports import LimitsStore, LimitsTransaction
 from quill_quota_limiter.usecases.change_webhooks import stream_of
 
 LEASE: Final = timedelta(seconds=60)
