@@ -1,15 +1,37 @@
-"""A product of the catalog as a row."""
+"""Products of the catalog as rows."""
 
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from quill_usage_ingest.domain.event_meter import EventMeter
 from quill_usage_ingest.domain.meters import MeteredProduct
+from quill_usage_ingest.store.tables import metered_products
 
 
-def metered_product_of(row: Row[Any]) -> MeteredProduct:
-    """The product of a row of `metered_products`."""
+class PostgresMeteredProducts:
+    """The part of a transaction that knows the catalog."""
+
+    _connection: AsyncConnection
+
+    async def metered_products(self) -> list[MeteredProduct]:
+        rows = await self._connection.execute(select(metered_products).order_by(metered_products.c.product_key))
+        return [_product(row) for row in rows]
+
+    async def save_metered_products(self, products: Collection[MeteredProduct]) -> None:
+        for product in products:
+            row = _row(product)
+            await self._connection.execute(
+                insert(metered_products)
+                .values(product_key=product.product_key, **row)
+                .on_conflict_do_update(index_elements=["product_key"], set_=row)
+            )
+
+
+def _product(row: Row[Any]) -> MeteredProduct:
     return MeteredProduct(
         product_key=row.product_key,
         revision=row.revision,
@@ -20,8 +42,7 @@ def metered_product_of(row: Row[Any]) -> MeteredProduct:
     )
 
 
-def row_of_metered_product(product: MeteredProduct) -> dict[str, Any]:
-    """Its columns beside the key."""
+def _row(product: MeteredProduct) -> dict[str, Any]:
     return {
         "revision": product.revision,
         "usage_key": product.usage_key,

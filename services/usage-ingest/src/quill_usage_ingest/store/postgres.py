@@ -12,7 +12,7 @@ from sqlalchemy import Row, Select, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_usage_ingest.domain.counter_layout import CounterLayout
-from quill_usage_ingest.domain.meters import MeteredProduct, MeterMap
+from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.packed_cells import PackedCells
 from quill_usage_ingest.domain.packed_counters import PackedCounters
@@ -36,11 +36,11 @@ from quill_usage_ingest.store.event_usage import event_usage
 from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
 from quill_usage_ingest.store.kept_bytes import compressed
 from quill_usage_ingest.store.meter_places import EventUsage
-from quill_usage_ingest.store.metered_product_rows import metered_product_of, row_of_metered_product
+from quill_usage_ingest.store.metered_product_rows import PostgresMeteredProducts
 from quill_usage_ingest.store.months import of_months
 from quill_usage_ingest.store.organization_sources import PostgresOrganizationSources, Published
 from quill_usage_ingest.store.schedules import documents_of, ended_schedules_of, schedule_of, schedules_of
-from quill_usage_ingest.store.tables import metered_products, organizations, period_usage, usage_reports, usage_windows
+from quill_usage_ingest.store.tables import organizations, period_usage, usage_reports, usage_windows
 
 ROWS_MAX = 100_000
 """Windows or periods of one organization that one read may return: ten years of thirty sources."""
@@ -49,7 +49,7 @@ ROWS_MAX = 100_000
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, PostgresClaims):
+class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, PostgresMeteredProducts, PostgresClaims):
     """`UsageTransaction` on one open transaction."""
 
     def __init__(self, transaction: Transaction, slots: CounterSlots) -> None:
@@ -340,21 +340,6 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
         # By the organization's index, then sorted: in the order of ids, rows of all other organizations come first.
         rows = await self._connection.execute(query.order_by(usage_reports.c.id + 0).limit(limit))
         return [KeptReport(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's documented accessor
-
-    # -- meters ----------------------------------------------------------------------------------------------------
-
-    async def metered_products(self) -> list[MeteredProduct]:
-        rows = await self._connection.execute(select(metered_products).order_by(metered_products.c.product_key))
-        return [metered_product_of(row) for row in rows]
-
-    async def save_metered_products(self, products: Collection[MeteredProduct]) -> None:
-        for product in products:
-            row = row_of_metered_product(product)
-            await self._connection.execute(
-                insert(metered_products)
-                .values(product_key=product.product_key, **row)
-                .on_conflict_do_update(index_elements=["product_key"], set_=row)
-            )
 
     # -- publication -----------------------------------------------------------------------------------------------
 

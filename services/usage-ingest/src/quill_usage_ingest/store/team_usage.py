@@ -12,9 +12,9 @@ from typing import Any, Final
 from quill_pricing.period import BillingPeriod
 from quill_pricing.schedule_history import Schedules
 from quill_runtime.database import Transaction
-from sqlalchemy import Row, TextClause, delete, select, text, update
+from sqlalchemy import Row, TextClause, delete, text, update
 
-from quill_usage_ingest.domain.meters import MeteredProduct, MeterMap
+from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.team_usage import (
     TOTAL_MAX,
     TeamMeters,
@@ -28,10 +28,9 @@ from quill_usage_ingest.domain.usage_cells import COMPLETE_BIT, CORRECTED_BIT
 from quill_usage_ingest.domain.usage_month import month_after, month_of
 from quill_usage_ingest.store.archived_months import PostgresArchivedMonths
 from quill_usage_ingest.store.counter_slots import CounterSlots
-from quill_usage_ingest.store.metered_product_rows import metered_product_of
+from quill_usage_ingest.store.metered_product_rows import PostgresMeteredProducts
 from quill_usage_ingest.store.months import of_months
 from quill_usage_ingest.store.schedules import schedules_of
-from quill_usage_ingest.store.tables import metered_products
 from quill_usage_ingest.store.team_marks import mark_teams, sweep_organizations
 from quill_usage_ingest.store.team_tables import team_usage_sweeps
 
@@ -131,7 +130,7 @@ SWEEPS_AT_ONCE: Final = 50
 """Organizations gone through in one transaction, together by at most as many teams as it may mark."""
 
 
-class PostgresTeamUsage(PostgresArchivedMonths):
+class PostgresTeamUsage(PostgresMeteredProducts, PostgresArchivedMonths):
     """`TeamUsageTransaction` on one open transaction, and what publishing needs beside it."""
 
     def __init__(self, transaction: Transaction, slots: CounterSlots) -> None:
@@ -163,10 +162,6 @@ class PostgresTeamUsage(PostgresArchivedMonths):
             row.organization_id: schedules_of(row.schedule_anchor, row.schedule_interval, row.ended_schedules)
             for row in rows
         }
-
-    async def metered_products(self) -> list[MeteredProduct]:
-        rows = await self._connection.execute(select(metered_products).order_by(metered_products.c.product_key))
-        return [metered_product_of(row) for row in rows]
 
     async def team_sums(self, spans: Sequence[TeamSpan], meters: MeterMap) -> dict[TeamSpan, TeamMeters]:
         slots = await self._slots.places(meters.counters)

@@ -6,7 +6,7 @@ from datetime import datetime
 from quill_pricing.period import BillingPeriod
 
 from quill_usage_ingest.domain.meters import MeterMap
-from quill_usage_ingest.domain.team_usage import TeamMeters, TeamSpan, is_out_of_reach, periods_to_count
+from quill_usage_ingest.domain.team_usage import TeamMeters, TeamName, TeamSpan, is_out_of_reach, periods_to_count
 from quill_usage_ingest.ports import TeamUsageTransaction
 
 
@@ -30,12 +30,9 @@ async def count_team_usage(
         if team.organization_id in schedules
         for period in periods_to_count(schedules[team.organization_id], now)
     ]
-    within_reach = [span for span in spans if not is_out_of_reach(span.period, archived)]
-    sums = await tx.team_sums(within_reach, meters)
-    by_team: dict[object, dict[BillingPeriod, TeamMeters | None]] = {team: {} for team in marked}
+    sums = await tx.team_sums([span for span in spans if not is_out_of_reach(span.period, archived)], meters)
+    by_team: dict[TeamName, dict[BillingPeriod, TeamMeters | None]] = {team: {} for team in marked}
     for span in spans:
-        by_team[span.team][span.period] = None
-    for span in within_reach:
-        by_team[span.team][span.period] = sums.get(span, {})
+        by_team[span.team][span.period] = None if is_out_of_reach(span.period, archived) else sums.get(span, {})
     await tx.save_team_usage({team: usage.counted_anew(by_team[team]) for team, usage in marked.items()})
     return len(marked)
