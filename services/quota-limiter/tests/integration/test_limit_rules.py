@@ -9,7 +9,7 @@ from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.limit_state import replay
 from quill_quota_limiter.domain.rulebook import RulesConflict, RulesStanding
 from quill_quota_limiter.store import memory_rules, rules
-from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
+from quill_quota_limiter.store.memory import MemoryBoard
 from quill_quota_limiter.store.postgres import PostgresLimits
 from quill_quota_limiter.usecases import evaluate
 from quill_quota_limiter.usecases.change_rules import activate, add_rules, discard_shadow, start_shadow
@@ -32,13 +32,6 @@ BY = {"actor": "ada@example.org", "reason": "support case 12"}
 GENEROUS = {**FIRST_RULES, "grace_days_by_trust": {"0": 2, "3": 2, "7": 3, "10": 4, "15": 6}}
 BUFFERED = {**FIRST_RULES, "resources": {**FIRST_RULES["resources"], "events": {"buffer": 500}}}
 STRICT = {**FIRST_RULES, "grace_days_by_trust": {"0": 0, "3": 0, "7": 0, "10": 0, "15": 0}}
-
-
-@pytest.fixture(params=["memory", "postgres"])
-def store(request):
-    if request.param == "memory":
-        return MemoryLimits()
-    return PostgresLimits(request.getfixturevalue("database"), Outbox())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from quill_contracts.limits import LimitStates, LimitTransition
 from quill_quota_limiter import wire
 from quill_quota_limiter.domain.limit_state import replay
 from quill_quota_limiter.domain.project_marks import ProjectTokens
-from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
+from quill_quota_limiter.store.memory import MemoryBoard
 from quill_quota_limiter.store.postgres import PostgresLimits
 from quill_quota_limiter.store.tables import metadata
 from quill_quota_limiter.usecases import evaluate_due, take_in_customers, take_in_usage
@@ -22,13 +22,6 @@ from sqlalchemy import MetaData, select
 pytestmark = pytest.mark.integration
 
 NOW = datetime(2026, 10, 10, 12, tzinfo=UTC)
-
-
-@pytest.fixture(params=["memory", "postgres"])
-def store(request):
-    if request.param == "memory":
-        return MemoryLimits()
-    return PostgresLimits(request.getfixturevalue("database"), Outbox())
 
 
 @pytest.fixture

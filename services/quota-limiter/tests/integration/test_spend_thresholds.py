@@ -5,18 +5,12 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from quill_contracts import topics
-from quill_contracts.limits import ThresholdReached
 from quill_quota_limiter import wire
 from quill_quota_limiter.domain.webhook_endpoint import WebhookEndpoint
-from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
-from quill_quota_limiter.store.postgres import PostgresLimits
+from quill_quota_limiter.store.memory import MemoryBoard
 from quill_quota_limiter.usecases.evaluate import CONFIRM_AFTER, evaluate_due, take_in_customers, take_in_usage
 from quill_quota_limiter.usecases.set_spend_thresholds import set_spend_thresholds
 from quill_quota_limiter.usecases.set_thresholds import UnknownCustomer, forget_old_thresholds, set_thresholds
-from quill_runtime.outbox import Outbox
-from quill_runtime.tables import outbox as outbox_table
-from sqlalchemy import select
 
 pytestmark = pytest.mark.integration
 
@@ -34,30 +28,12 @@ TIERS = {
 }
 
 
-@pytest.fixture(params=["memory", "postgres"])
-def store(request):
-    if request.param == "memory":
-        return MemoryLimits()
-    return PostgresLimits(request.getfixturevalue("database"), Outbox())
-
-
 @pytest.fixture
-def told(store, request):
+def told(threshold_messages):
     """What was told of spend so far: ``await told()`` gives (amount, spend, usage), oldest first."""
 
     async def read():
-        if isinstance(store, MemoryLimits):
-            values = [m.value for m in store.published if m.topic == topics.LIMIT_THRESHOLDS.name]
-        else:
-            async with request.getfixturevalue("database").begin() as transaction:
-                rows = await transaction.connection.execute(
-                    select(outbox_table.c.value)
-                    .where(outbox_table.c.topic == topics.LIMIT_THRESHOLDS.name)
-                    .order_by(outbox_table.c.id)
-                )
-                values = [row.value for row in rows]
-        messages = [ThresholdReached.from_bytes(value) for value in values]
-        assert len({message.reached_id for message in messages}) == len(messages)
+        messages = await threshold_messages()
         return [(each.amount_minor, each.spend_minor, each.usage) for each in messages if each.kind == "spend"]
 
     return read

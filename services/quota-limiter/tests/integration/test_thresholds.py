@@ -4,16 +4,9 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from quill_contracts import topics
-from quill_contracts.limits import ThresholdReached
 from quill_quota_limiter import wire
-from quill_quota_limiter.store.memory import MemoryLimits
-from quill_quota_limiter.store.postgres import PostgresLimits
 from quill_quota_limiter.usecases.evaluate import take_in_customers, take_in_usage
 from quill_quota_limiter.usecases.set_thresholds import UnknownCustomer, forget_old_thresholds, set_thresholds
-from quill_runtime.outbox import Outbox
-from quill_runtime.tables import outbox as outbox_table
-from sqlalchemy import select
 
 pytestmark = pytest.mark.integration
 
@@ -23,30 +16,12 @@ DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
 BY = {"actor": "ada@example.org", "reason": "asked for it"}
 
 
-@pytest.fixture(params=["memory", "postgres"])
-def store(request):
-    if request.param == "memory":
-        return MemoryLimits()
-    return PostgresLimits(request.getfixturevalue("database"), Outbox())
-
-
 @pytest.fixture
-def told(store, request):
+def told(threshold_messages):
     """What was told so far: ``await told()`` gives (percent, usage, quota), oldest first."""
 
     async def read():
-        if isinstance(store, MemoryLimits):
-            values = [m.value for m in store.published if m.topic == topics.LIMIT_THRESHOLDS.name]
-        else:
-            async with request.getfixturevalue("database").begin() as transaction:
-                rows = await transaction.connection.execute(
-                    select(outbox_table.c.value)
-                    .where(outbox_table.c.topic == topics.LIMIT_THRESHOLDS.name)
-                    .order_by(outbox_table.c.id)
-                )
-                values = [row.value for row in rows]
-        messages = [ThresholdReached.from_bytes(value) for value in values]
-        assert len({message.reached_id for message in messages}) == len(messages)
+        messages = await threshold_messages()
         return [(message.percent, message.usage, message.quota) for message in messages]
 
     return read

@@ -14,8 +14,6 @@ from quill_quota_limiter.domain.webhook_endpoint import WebhookEndpoint
 from quill_quota_limiter.gateways import webhook_sender
 from quill_quota_limiter.gateways.webhook_courier import WebhookCourier
 from quill_quota_limiter.gateways.webhook_sender import HttpWebhookSender
-from quill_quota_limiter.store.memory import MemoryLimits
-from quill_quota_limiter.store.postgres import PostgresLimits
 from quill_quota_limiter.usecases.change_webhooks import (
     UnknownEndpoint,
     add_endpoint,
@@ -28,7 +26,6 @@ from quill_quota_limiter.usecases.change_webhooks import (
 )
 from quill_quota_limiter.usecases.deliver_webhooks import LEASE, lease_due, sweep_deliveries
 from quill_quota_limiter.usecases.evaluate import take_in_customers, take_in_usage
-from quill_runtime.outbox import Outbox
 from quill_runtime.sealing import Sealer
 
 # ruff: noqa: PLR0917 - fixtures
@@ -111,13 +108,6 @@ async def receiver():
 @pytest.fixture
 def clock():
     return SettableClock()
-
-
-@pytest.fixture(params=["memory", "postgres"])
-def store(request):
-    if request.param == "memory":
-        return MemoryLimits()
-    return PostgresLimits(request.getfixturevalue("database"), Outbox())
 
 
 @pytest.fixture

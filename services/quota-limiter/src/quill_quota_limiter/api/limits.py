@@ -176,10 +176,15 @@ async def known_limits(tx: LimitsTransaction, caller: Caller, organization_id: s
     limits = (await tx.limits([organization_id])).get(organization_id)
     caller.check_owns(standing_of(limits) if limits else None, attr="organization_id")
     if limits is None or not limits.is_known:
-        raise Problem(
-            404, "unknown_organization", "no customer with this organization is known", attr="organization_id"
-        )
+        raise unknown_organization(404)
     return limits
+
+
+def unknown_organization(status: int) -> Problem:
+    """Nobody heard of the customer: 404 for who asks, 400 for who wants to set something."""
+    return Problem(
+        status, "unknown_organization", "no customer with this organization is known", attr="organization_id"
+    )
 
 
 def _check_meter(limits: OrganizationLimits, meter: str, scope: str | None) -> None:

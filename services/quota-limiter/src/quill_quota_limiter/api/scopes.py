@@ -8,7 +8,7 @@ from quill_runtime.clock import Clock
 from quill_runtime.problems import Problem
 
 from quill_quota_limiter.api.authorization import Gate
-from quill_quota_limiter.api.limits import known_limits
+from quill_quota_limiter.api.limits import known_limits, unknown_organization
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.organization_scopes import OrganizationScopes
 from quill_quota_limiter.ports import AnswerBoard, BoardUnavailable, LimitsStore
@@ -49,8 +49,7 @@ def router(*, store: LimitsStore, board: AnswerBoard, gate: Gate, clock: Clock) 
                     now=clock.now(),
                 )
         except UnknownCustomer as unknown:
-            detail = "no customer with this organization is known"
-            raise Problem(400, "unknown_organization", detail, attr="organization_id") from unknown
+            raise unknown_organization(400) from unknown
         except SettingsConflict as conflict:
             raise Problem(409, "revision_conflict", str(conflict), attr="revision") from conflict
         except (MeaninglessScope, ImpossibleCap) as error:

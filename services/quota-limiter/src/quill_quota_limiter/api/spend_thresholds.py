@@ -9,6 +9,7 @@ from quill_runtime.clock import Clock
 from quill_runtime.problems import Problem
 
 from quill_quota_limiter.api.authorization import Gate
+from quill_quota_limiter.api.limits import unknown_organization
 from quill_quota_limiter.api.thresholds import to_settings
 from quill_quota_limiter.domain.spend_threshold import ImpossibleSpend
 from quill_quota_limiter.ports import LimitsStore
@@ -60,8 +61,7 @@ def router(*, store: LimitsStore, gate: Gate, clock: Clock) -> APIRouter:
                     now=clock.now(),
                 )
         except UnknownCustomer as unknown:
-            detail = "no customer with this organization is known"
-            raise Problem(400, "unknown_organization", detail, attr="organization_id") from unknown
+            raise unknown_organization(400) from unknown
         except ImpossibleSpend as error:
             raise Problem(400, error.code, str(error), attr=error.attr) from error
         except TooManyMeters as error:

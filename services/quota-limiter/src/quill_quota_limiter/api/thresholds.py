@@ -9,7 +9,7 @@ from quill_runtime.clock import Clock
 from quill_runtime.problems import Problem
 
 from quill_quota_limiter.api.authorization import Gate
-from quill_quota_limiter.api.limits import known_limits
+from quill_quota_limiter.api.limits import known_limits, unknown_organization
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.spend_threshold import documents_of
 from quill_quota_limiter.domain.threshold import ALL_METERS, DEFAULT_PERCENTS
@@ -63,8 +63,7 @@ def router(*, store: LimitsStore, gate: Gate, clock: Clock) -> APIRouter:
                     now=clock.now(),
                 )
         except UnknownCustomer as unknown:
-            detail = "no customer with this organization is known"
-            raise Problem(400, "unknown_organization", detail, attr="organization_id") from unknown
+            raise unknown_organization(400) from unknown
         except TooManyMeters as error:
             raise Problem(409, "too_many_meters", str(error), attr="meter") from error
         return to_settings(after)

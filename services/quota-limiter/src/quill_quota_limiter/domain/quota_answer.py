@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.limit_state import StateName
@@ -108,19 +108,7 @@ def answer_check(
         return QuotaAnswer(
             organization_id, usage_key, unknown == "allow", None, None, None, None, None, revision, known=False
         )
-    is_limited = meter.is_limited(now)
-    return QuotaAnswer(
-        organization_id=organization_id,
-        usage_key=usage_key,
-        allowed=not is_limited,
-        state=meter.state if is_limited or meter.state != "limited" else "within",
-        usage=meter.usage,
-        quota=meter.quota,
-        limited_until=meter.limited_until if is_limited else None,
-        suspended_until=meter.suspended_until,
-        revision=standing.revision,
-        known=True,
-    )
+    return QuotaAnswer(organization_id, usage_key, **_said(meter, now), revision=standing.revision, known=True)
 
 
 def answer_scoped_check(
@@ -140,17 +128,19 @@ def answer_scoped_check(
     if own is None or standing.scopes is None:
         return answer_check(organization_id, usage_key, standing, unknown=unknown, now=now)
     scope, meter = tightest(own, standing.scopes.standings(usage_key, scopes), now=now)
-    is_limited = meter.is_limited(now)
     return ScopedQuotaAnswer(
-        organization_id=organization_id,
-        usage_key=usage_key,
-        allowed=not is_limited,
-        state=meter.state if is_limited or meter.state != "limited" else "within",
-        usage=meter.usage,
-        quota=meter.quota,
-        limited_until=meter.limited_until if is_limited else None,
-        suspended_until=meter.suspended_until,
-        revision=standing.revision,
-        known=True,
-        scope=scope,
+        organization_id, usage_key, **_said(meter, now), revision=standing.revision, known=True, scope=scope
     )
+
+
+def _said(meter: MeterStanding, now: datetime) -> dict[str, Any]:
+    """What an answer says of the limit that holds."""
+    is_limited = meter.is_limited(now)
+    return {
+        "allowed": not is_limited,
+        "state": meter.state if is_limited or meter.state != "limited" else "within",
+        "usage": meter.usage,
+        "quota": meter.quota,
+        "limited_until": meter.limited_until if is_limited else None,
+        "suspended_until": meter.suspended_until,
+    }

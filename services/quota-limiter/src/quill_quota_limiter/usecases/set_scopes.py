@@ -15,7 +15,7 @@ from quill_quota_limiter.domain.scope import Cap, ScopeSettings
 from quill_quota_limiter.domain.scope_evaluation import with_settings
 from quill_quota_limiter.ports import LimitsTransaction
 from quill_quota_limiter.usecases.evaluate import CONFIRM_AFTER, evaluate_organizations
-from quill_quota_limiter.usecases.set_thresholds import UnknownCustomer
+from quill_quota_limiter.usecases.set_thresholds import lock_known
 
 SCOPES_SET: Final = "scopes_set"
 EACH_TEAM_TEAMS_MAX: Final = 5_000
@@ -59,10 +59,7 @@ async def set_scopes(
         ImpossibleCap: a meter that the organization does not have, money for what has no price in that currency, or a
             limit on each of too many teams.
     """
-    found = (await tx.limits([organization_id])).get(organization_id)
-    if found is None or not found.is_known:
-        raise UnknownCustomer(organization_id)
-    locked = (await tx.lock_organizations([organization_id]))[organization_id]
+    locked = await lock_known(organization_id, tx=tx)
     before = locked.scopes.settings if locked.scopes is not None else ScopeSettings()
     if replace(settings, revision=before.revision) == before:
         return locked

@@ -82,11 +82,9 @@ class PostgresBillingUpdates:
         return claimed
 
     async def conclude(self, claimed: ClaimedUpdate, *, now: datetime) -> None:
-        row = billing_updates.c
-        later = case((row.is_urgent, row.due_at), else_=now + self._policy.spacing)
         await self._settle(
             claimed,
-            due_at=case((row.generation == claimed.generation, null()), else_=later),
+            due_at=self._next_due(claimed, now),
             sent_at=now,
             failed_at=None,
             error=None,
@@ -98,11 +96,9 @@ class PostgresBillingUpdates:
         await self._settle(claimed, error=error, held_until=until)
 
     async def give_up(self, claimed: ClaimedUpdate, error: str, *, now: datetime) -> None:
-        row = billing_updates.c
-        later = case((row.is_urgent, row.due_at), else_=now + self._policy.spacing)
         await self._settle(
             claimed,
-            due_at=case((row.generation == claimed.generation, null()), else_=later),
+            due_at=self._next_due(claimed, now),
             failed_at=now,
             error=error,
             attempts=0,
@@ -170,6 +166,12 @@ class PostgresBillingUpdates:
                 generation=row.generation + 1,
             )
         )
+
+    def _next_due(self, claimed: ClaimedUpdate, now: datetime) -> ColumnElement[Any]:
+        """Nothing, unless it was marked again since it was claimed."""
+        row = billing_updates.c
+        later = case((row.is_urgent, row.due_at), else_=now + self._policy.spacing)
+        return case((row.generation == claimed.generation, null()), else_=later)
 
     async def _settle(self, claimed: ClaimedUpdate, **values: Any) -> None:
         """Change the row if it is still held by this claim; one whose time ran out is somebody else's by now."""
