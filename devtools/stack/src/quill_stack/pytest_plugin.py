@@ -3,23 +3,31 @@
 A dependency that cannot be started is an error of the test that asked for it. Nothing here ever skips.
 """
 
+import contextlib
 import itertools
 import secrets
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import redis
 
 from quill_stack.kafka import TopicSpec
+from quill_stack.ports import HOST, free_port
 from quill_stack.progress import Progress
 from quill_stack.stores import Stores, describe, start_stores
 
 LAST_REDIS_DATABASE = 15
+EMULATOR_SECONDS = 90
 NAMES = itertools.count(1)
 RUN = secrets.token_hex(4)
 
@@ -122,3 +130,23 @@ def kafka(stores: Stores) -> Iterator[KafkaForTest]:
     ours = KafkaForTest(stores)
     yield ours
     ours.forget()
+
+
+@pytest.fixture(scope="session")
+def queues() -> Iterator[str]:
+    """An emulator of SQS and S3 over HTTP, as a process of its own; its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://{HOST}:{port}"
+    try:
+        deadline = time.monotonic() + EMULATOR_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{address}/moto-api/", trust_env=False).status_code == HTTPStatus.OK:
+                    break
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=10)

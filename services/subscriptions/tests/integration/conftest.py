@@ -2,14 +2,11 @@
 
 import asyncio
 import base64
-import contextlib
 import gzip
 import hashlib
 import json
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,7 +27,6 @@ from quill_runtime.outbox import Outbox
 from quill_runtime.publisher import KafkaPublisher, Outgoing
 from quill_runtime.sealing import Sealer
 from quill_stack.kafka import TopicSpec
-from quill_stack.ports import free_port
 from quill_subscriptions.app import build
 from quill_subscriptions.domain.catalog import Catalog
 from quill_subscriptions.settings import SubscriptionsSettings
@@ -127,26 +123,6 @@ class Running:
             while not (found := await answers()):
                 await asyncio.sleep(0.05)
         return found
-
-
-@pytest.fixture(scope="session")
-def queues() -> Iterator[str]:
-    """An emulator of SQS over HTTP, as a process of its own; its address."""
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{address}/moto-api/", trust_env=False).status_code == 200:
-                    break
-            time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
 
 
 @dataclass

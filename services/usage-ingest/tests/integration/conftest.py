@@ -76,26 +76,6 @@ async def database(migrated_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-@pytest.fixture(scope="session")
-def queues() -> Iterator[str]:
-    """An emulator of SQS and S3 over HTTP, as a process of its own; its address."""
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{address}/moto-api/", trust_env=False).status_code == 200:
-                    break
-            time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
-
-
 @dataclass
 class Region:
     """A region as PostHog runs it: a queue per generation and a bucket of chunk files."""
