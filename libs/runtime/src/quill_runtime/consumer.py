@@ -185,6 +185,8 @@ class Consumer(Generic[M]):
         self._owned.clear()
         self._settled_pending.clear()
 
+    # -- one batch -------------------------------------------------------------------------------------------------
+
     async def _read(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord, ...]:
         """The next batch, or nothing.
 
@@ -192,8 +194,6 @@ class Consumer(Generic[M]):
         """
         batches = await consumer.getmany(timeout_ms=READ_WAIT_MS, max_records=self.consumption.max_records)
         return tuple(chain.from_iterable(batches.values()))
-
-    # -- one batch -------------------------------------------------------------------------------------------------
 
     async def _parse(self, records: tuple[ConsumerRecord, ...]) -> KafkaMessage:
         """Build the message without touching header bytes: one that is not UTF-8 must not skip a batch (F6)."""

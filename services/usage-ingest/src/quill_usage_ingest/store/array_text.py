@@ -1,7 +1,7 @@
 """Columns and packed rows in Postgres' own text form of an array.
 
 asyncpg asks of every element of a list whether it is a list itself, which costs more than all else that is done with
-it. A text a column, or a packed row, is written by one C call, and Postgres reads it at a tenth of a microsecond each.
+it. A text a column, or a packed row, is written by one C call.
 A statement says ``cast(cast(:column as text) as bigint[])``, for else the driver would want the list.
 """
 

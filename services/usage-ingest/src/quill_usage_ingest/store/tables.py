@@ -129,5 +129,5 @@ usage_reports = Table(
     ),
     Index("usage_reports_window_idx", "organization_id", "window_start"),
     postgresql_partition_by="RANGE (window_start)",
-    comment="Every distinct report as received (zlib of the exact bytes) and what became of it (L4, L5).",
+    comment="Every distinct report as received (the exact bytes, compressed) and what became of it (L4, L5).",
 )
