@@ -170,9 +170,17 @@ async def _multiply(database_url: str) -> None:
         await connection.close()
 
 
-def _rebuild(stores: Stores, service: RunningService) -> Figures:
-    """Seconds that a rebuild of a hundred thousand organizations takes, in a process of its own beside the service."""
+def _rebuilds(stores: Stores, service: RunningService) -> Figures:
+    """Seconds that rebuilds of a hundred thousand organizations take: first all but some are missing, then none is."""
     asyncio.run(_multiply(service.database_url))
+    return {
+        "rebuild.missing_seconds": _rebuild(stores, service),
+        "rebuild.present_seconds": _rebuild(stores, service),
+    }
+
+
+def _rebuild(stores: Stores, service: RunningService) -> float:
+    """Seconds of one rebuild in a process of its own, its start included, beside the service."""
     began = time.perf_counter()
     done = subprocess.run(
         service.component.argv("rebuild"),
@@ -190,7 +198,7 @@ def _rebuild(stores: Stores, service: RunningService) -> Figures:
         assert isinstance(generation, bytes)
         if client.hlen(f"quill:limits-revisions:{generation.decode()}") != REBUILT:
             raise RuntimeError("the new generation does not hold every organization")
-    return {"rebuild.seconds": took}
+    return took
 
 
 def _show(figures: Figures, rounds: int) -> None:
@@ -204,12 +212,17 @@ def _show(figures: Figures, rounds: int) -> None:
             ["from the first to the last of them", f"{figures['stream.spread_ms']:,.0f} ms", ""],
             ["checks in process, quill_limits", f"{figures['in_process.per_second']:,.0f}/s", ""],
             [
-                f"rebuild of {REBUILT:,} organizations",
-                f"{figures['rebuild.seconds']:,.1f} s",
+                f"rebuild of {REBUILT:,} organizations, all on the board",
+                f"{figures['rebuild.present_seconds']:,.1f} s",
+                f"{REBUILD_GOAL_SECONDS:g} s",
+            ],
+            [
+                "the same, nearly all missing, each told to the service",
+                f"{figures['rebuild.missing_seconds']:,.1f} s",
                 f"{REBUILD_GOAL_SECONDS:g} s",
             ],
         ],
-        caption=f"medians of {rounds} rounds, the rebuild once; all on the same cores; {machine()}",
+        caption=f"medians of {rounds} rounds, each rebuild once; all on the same cores; {machine()}",
     )
 
 
@@ -233,7 +246,7 @@ def main() -> None:
         with says.step("Checking in process"):
             figures |= asyncio.run(_in_process(service))
         with says.step(f"Rebuilding {REBUILT:,} organizations"):
-            figures |= _rebuild(stores, service)
+            figures |= _rebuilds(stores, service)
     if arguments.json:
         print_json({"benchmark": "limits_delivery", "figures": figures}, [])
     else:

@@ -145,6 +145,36 @@ async def test_a_stale_evaluation_overwrites_neither_answer_nor_marks(
         assert await marks_on(board, client) == {LIMITED + "events": {"phc_1": END}}
 
 
+async def test_many_at_once_are_put_up_each_by_its_own_revision(
+    board, client, world, customer_snapshot, usage_snapshot
+):
+    """More than one run of the script takes, one of them with more tokens than a run should have."""
+    store, arrive = world
+    names = [f"org-{number:02}" for number in range(45)]
+    tokens = {name: (f"phc_{name}",) for name in names} | {"org-25": tuple(f"phc_{n}" for n in range(1_500))}
+    released, limited = [], []
+    for name in names:
+        customer = customer_snapshot(name, events=10, tokens=tokens[name])
+        released.append(await arrive(customer, usage_snapshot(name, events=1), name=name))
+        limited.append(await arrive(usage_snapshot(name, revision=2, events=10), name=name))
+
+    async def read_tokens(names):
+        return await tokens_in(store, names)
+
+    await board.publish(limited[::3], tokens_of=read_tokens)
+    for rewrite in (False, True):
+        await board.publish(released, tokens_of=read_tokens, rewrite=rewrite)
+        standings = (await board.read(names)).standings
+        newest = [limited[at] if at % 3 == 0 else released[at] for at in range(len(names))]
+        assert standings == {found.organization_id: standing_of(found) for found in newest}
+        marked = {token for name in names[::3] for token in tokens[name]}
+        assert await marks_on(board, client) == {LIMITED + "events": dict.fromkeys(marked, END)}
+    await board.publish(limited, tokens_of=read_tokens)
+    marked = {token for name in names for token in tokens[name]}
+    assert len(marked) == 44 + 1_500
+    assert await marks_on(board, client) == {LIMITED + "events": dict.fromkeys(marked, END)}
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(8)), again=st.lists(st.integers(0, 7), max_size=4))
 async def test_writers_in_any_order_end_at_the_newest_revision(

@@ -11,7 +11,7 @@ from quill_pricing.period import BillingSchedule, Interval
 from quill_runtime.database import Database, Transaction
 from quill_runtime.event_store import Append, NewEvent, PostgresEventStream, StoredEvent
 from quill_runtime.outbox import Outbox
-from sqlalchemy import Row, Text, and_, bindparam, cast, delete, select, update
+from sqlalchemy import Row, Text, and_, bindparam, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_quota_limiter import wire
@@ -173,7 +173,9 @@ class PostgresLimitsTransaction(TeamRows):
 
     async def credits(self, organization_ids: Collection[str]) -> dict[str, CreditBalance]:
         table = tables.credit_balances
-        rows = await self._connection.execute(select(table).where(table.c.organization_id.in_(list(organization_ids))))
+        rows = await self._connection.execute(
+            select(table).where(table.c.organization_id == func.any(list(organization_ids)))
+        )
         return {
             row.organization_id: CreditBalance(row.organization_id, row.revision, row.currency, row.balance_minor)
             for row in rows
@@ -189,7 +191,9 @@ class PostgresLimitsTransaction(TeamRows):
             return {}
         table = tables.customers
         rows = await self._connection.execute(
-            select(table.c.organization_id, table.c.prices).where(table.c.organization_id.in_(list(organization_ids)))
+            select(table.c.organization_id, table.c.prices).where(
+                table.c.organization_id == func.any(list(organization_ids))
+            )
         )
         return {row.organization_id: row.prices for row in rows}
 
@@ -197,14 +201,14 @@ class PostgresLimitsTransaction(TeamRows):
         table = tables.customers
         rows = await self._connection.execute(
             select(*(column for column in table.c if column.name not in _NOT_FOR_DECISIONS)).where(
-                table.c.organization_id.in_(list(organization_ids))
+                table.c.organization_id == func.any(list(organization_ids))
             )
         )
         return {row.organization_id: _customer(row) for row in rows}
 
     async def usages(self, organization_ids: Collection[str]) -> dict[str, OrganizationUsage]:
         rows = await self._connection.execute(
-            select(tables.period_usage).where(tables.period_usage.c.organization_id.in_(list(organization_ids)))
+            select(tables.period_usage).where(tables.period_usage.c.organization_id == func.any(list(organization_ids)))
         )
         return {
             row.organization_id: OrganizationUsage(
@@ -310,14 +314,14 @@ class PostgresLimitsTransaction(TeamRows):
 
     async def limits(self, organization_ids: Collection[str]) -> dict[str, OrganizationLimits]:
         rows = await self._connection.execute(
-            _LIMITS.where(tables.limit_states.c.organization_id.in_(list(organization_ids)))
+            _LIMITS.where(tables.limit_states.c.organization_id == func.any(list(organization_ids)))
         )
         return {row.organization_id: _limits(row) for row in rows}
 
     async def known_among(self, organization_ids: Collection[str]) -> frozenset[str]:
         table = tables.limit_states
         known = select(table.c.organization_id).where(
-            table.c.organization_id.in_(list(organization_ids)), table.c.revision > 0
+            table.c.organization_id == func.any(list(organization_ids)), table.c.revision > 0
         )
         return frozenset(await self._connection.scalars(known))
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import and_, bindparam, select, update
+from sqlalchemy import and_, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -53,7 +53,7 @@ class TeamRows:
     async def tokens(self, organization_ids: Collection[str]) -> dict[str, ProjectTokens]:
         table = tables.project_tokens
         rows = await self._connection.execute(
-            select(table).where(table.c.organization_id.in_(list(organization_ids))).order_by(table.c.api_token)
+            select(table).where(table.c.organization_id == func.any(list(organization_ids))).order_by(table.c.api_token)
         )
         active: dict[str, list[str]] = {name: [] for name in organization_ids}
         retired: dict[str, list[str]] = {name: [] for name in organization_ids}
@@ -68,13 +68,15 @@ class TeamRows:
 
     async def token_owners(self, tokens: Collection[str]) -> dict[str, str]:
         table = tables.project_tokens
-        rows = await self._connection.execute(select(table).where(table.c.api_token.in_(list(tokens))))
+        rows = await self._connection.execute(
+            select(table.c.api_token, table.c.organization_id).where(table.c.api_token == func.any(list(tokens)))
+        )
         return {row.api_token: row.organization_id for row in rows}
 
     async def active_token_owners(self, tokens: Collection[str]) -> dict[str, str]:
         table = tables.project_tokens
         rows = await self._connection.execute(
-            select(table).where(table.c.api_token.in_(list(tokens)), table.c.is_active)
+            select(table).where(table.c.api_token == func.any(list(tokens)), table.c.is_active)
         )
         return {row.api_token: row.organization_id for row in rows}
 

@@ -12,6 +12,8 @@ from quill_quota_limiter.domain.project_marks import ProjectTokens
 from quill_quota_limiter.ports import AnswerBoard, LimitsStore
 
 REBUILD_PAGE: Final = 500
+REBUILD_WRITERS: Final = 3
+"""Pages under way at once: one is read, one is put together, one is with the board."""
 OTHER_REBUILD_LOOKS: Final = 30
 OTHER_REBUILD_SECONDS: Final = 0.1
 """Between looks whether the rebuild that took this one's place has ended; three seconds in all."""
@@ -43,20 +45,7 @@ async def rebuild_answers(*, store: LimitsStore, board: AnswerBoard) -> RebuildR
     Safe beside running consumers: nothing overwrites a newer revision, and what is removed is looked up once more.
     """
     mark = await board.begin_rebuild()
-    tokens_of = TokensReader(store)
-    written = 0
-    page = await _known_page("", store=store)
-    while page:
-        # The next page is read while this one is written.
-        following = asyncio.create_task(_known_page(page[-1].organization_id, store=store))
-        try:
-            await board.publish(page, tokens_of=tokens_of, rewrite=True)
-        except BaseException:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
-            raise
-        written += len(page)
-        page = await following
+    written = await _put_up_all(store=store, board=board)
     removed_organizations = await remove_unknown_organizations(store=store, board=board)
     removed_tokens = await remove_unknown_tokens(store=store, board=board)
     is_complete = await board.finish_rebuild(mark) or await _is_finished_by_another(board)
@@ -77,9 +66,40 @@ async def _is_finished_by_another(board: AnswerBoard) -> bool:
     return False
 
 
-async def _known_page(last: str, *, store: LimitsStore) -> list[OrganizationLimits]:
-    async with store.begin() as tx:
-        return await tx.known_limits_after(last, at_most=REBUILD_PAGE)
+async def _put_up_all(*, store: LimitsStore, board: AnswerBoard) -> int:
+    """Put up every known organization; returns how many."""
+    pages, tokens_of = _KnownPages(store), TokensReader(store)
+
+    async def write() -> int:
+        written = 0
+        while page := await pages.next():
+            await board.publish(page, tokens_of=tokens_of, rewrite=True)
+            written += len(page)
+        return written
+
+    writers = [asyncio.create_task(write()) for _ in range(REBUILD_WRITERS)]
+    try:
+        return sum(await asyncio.gather(*writers))
+    finally:
+        for writer in writers:
+            writer.cancel()
+        await asyncio.gather(*writers, return_exceptions=True)
+
+
+class _KnownPages:
+    """All known organizations in pages, each handed to whoever asks next; empty when there are no more."""
+
+    def __init__(self, store: LimitsStore) -> None:
+        self._store = store
+        self._last = ""
+        self._reading = asyncio.Lock()
+
+    async def next(self) -> list[OrganizationLimits]:
+        async with self._reading, self._store.begin() as tx:
+            page = await tx.known_limits_after(self._last, at_most=REBUILD_PAGE)
+            if page:
+                self._last = page[-1].organization_id
+            return page
 
 
 async def rebuild_if_lost(*, store: LimitsStore, board: AnswerBoard) -> RebuildReport | None:
