@@ -54,6 +54,10 @@ def settings_type(service: str) -> type[ServiceSettings]:
     return found
 
 
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+"""The client library of queues reads them itself."""
+
+
 def settings_fields(service: str) -> set[str]:
     """The environment variables that a service reads."""
     return {name.upper() for name in settings_type(service).model_fields}
@@ -83,8 +87,22 @@ async def test_every_route_of_every_service_is_reached_through_the_gateway(
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_variable_a_container_is_given_is_one_of_its_services_settings(service: str):
-    assert set(CONTAINERS[service]["environment"]) <= settings_fields(service)
+    assert set(CONTAINERS[service]["environment"]) - CREDENTIALS <= settings_fields(service)
     assert CONTAINERS[f"{service}-migration"]["environment"] == CONTAINERS[service]["environment"]
+
+
+@pytest.mark.parametrize(
+    ("service", "variable"),
+    [
+        ("usage-ingest", "USAGE_QUEUE_V1_URL"),
+        ("usage-ingest", "USAGE_BUCKETS"),
+        ("subscriptions", "BILLING_UPDATES_QUEUES"),
+    ],
+)
+def test_a_container_is_handed_the_queues_that_the_env_file_names(service: str, variable: str):
+    environment = CONTAINERS[service]["environment"]
+    assert environment[variable] is None
+    assert environment.keys() >= CREDENTIALS
 
 
 @pytest.mark.usefixtures("any_port")
@@ -110,8 +128,7 @@ def test_queues_are_stood_in_for_unless_the_environment_names_some(tmp_path: Pat
     told = parts["usage-ingest"].environment
     assert told["AWS_ENDPOINT_URL"] == parts["queues"].url
     assert told["USAGE_QUEUE_V2_URL"].startswith(parts["queues"].url)
-    credentials = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}  # the client library reads them itself
-    assert set(told) - credentials <= settings_fields("usage-ingest")
+    assert set(told) - CREDENTIALS <= settings_fields("usage-ingest")
     assert "queues" not in planned(tmp_path, {})
     assert "queues" not in planned(tmp_path, {"USAGE_QUEUE_SOURCE": "us"}, with_queues=True)
 

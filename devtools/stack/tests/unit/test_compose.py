@@ -48,7 +48,8 @@ SCHEMA = {
                     "volumes": {"type": "array", "items": {"type": "string", "pattern": "^[./a-zA-Z-]+:/[^:]+(:ro)?$"}},
                     "profiles": TEXTS,
                     "network_mode": {"type": "string", "pattern": "^service:[a-z-]+$"},
-                    "environment": {"type": "object", "additionalProperties": {"type": "string"}},
+                    # Without a value a variable is handed on from the env file, and not set when it is not there.
+                    "environment": {"type": "object", "additionalProperties": {"type": ["string", "null"]}},
                     "build": {
                         "type": "object",
                         "additionalProperties": False,
