@@ -29,14 +29,15 @@ from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.memory_teams import MemoryTeams
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.team_rebuilds import SETTLED_AFTER, TeamRebuilds
-from quill_usage_ingest.store.teams import PostgresTeams
+from quill_usage_ingest.store.team_tables import team_rebuilds
+from quill_usage_ingest.store.teams import PostgresTeams, teams_lock
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.project_products import project_products
 from quill_usage_ingest.usecases.record_reports import record_reports
 from quill_usage_ingest.usecases.record_teams import rebuild_team_windows, record_teams
 from quill_usage_ingest.wire.team_reports import teams_of_native_report
 from quill_usage_ingest.wire.usage_reports import from_wire_usage_report
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 NOW = datetime(2026, 11, 5, tzinfo=UTC)
@@ -257,6 +258,29 @@ async def test_a_voided_report_takes_its_team_rows_out_and_does_not_come_back_by
     await judge(Verdict.APPLIED)
     await rebuilds.run(NOW)
     assert await rows() == join_claims(claims)
+
+
+@pytest.mark.integration
+async def test_windows_are_made_again_in_the_order_in_which_reports_take_organizations(database):
+    """Else the two wait for each other, and Postgres has to send one of them back."""
+    first, second = "acme", "beta"
+    while not teams_lock(first) > teams_lock(second):
+        second = f"{second}."  # by name the other way round than by lock
+    slots = CounterSlots()
+    async with database.begin() as transaction:
+        for name in (first, second):
+            mark = insert(team_rebuilds).values(organization_id=name, window_start=OCTOBER, source="us")
+            await transaction.connection.execute(mark)
+    async with database.begin() as transaction:
+        # Whoever looks for a deadlock first is sent back; let it be this one, so that the test sees it.
+        await transaction.connection.execute(text("set local deadlock_timeout = '10ms'"))
+        teams = PostgresTeams(transaction, slots)
+        await teams.hold_teams({second}, counters=())
+        rebuilding = asyncio.create_task(TeamRebuilds(database, slots).run(NOW))
+        await asyncio.sleep(0.3)
+        assert not rebuilding.done()
+        await teams.hold_teams({first}, counters=())
+    assert await rebuilding == 2
 
 
 # -- over HTTP ---------------------------------------------------------------------------------------------------------

@@ -52,10 +52,11 @@ class TeamRebuilds:
         usage = PostgresUsage(transaction, self.slots)
         teams = PostgresTeams(transaction, self.slots)
         metered = MeterMap.of(await usage.metered_products()).counters
+        # Held before the claims are read: teams that arrive meanwhile are entered after, and stay. All at once, in the
+        # order in which those who enter reports take them.
+        await teams.hold_teams({row.organization_id for row in due}, counters=())
         for row in due:
             window = WindowKey(row.organization_id, row.window_start, row.source)
-            # Held before the claims are read: teams that arrive meanwhile are entered after, and stay.
-            await teams.hold_teams({window.organization_id}, counters=())
             kept = await usage.kept_claims(
                 window.organization_id, window.start, window.start + DAY, source=window.source
             )

@@ -97,7 +97,7 @@ class PostgresTeams(PostgresArchivedMonths):
     async def hold_teams(self, organization_ids: Collection[str], *, counters: Collection[str]) -> None:
         # Registry first, then teams: whoever enters an organization's counters takes them in this order as well.
         await self._slots.ensure(counters)
-        locks = sorted({_lock_of(organization_id) for organization_id in organization_ids})
+        locks = sorted({teams_lock(organization_id) for organization_id in organization_ids})
         await self._connection.execute(_HOLD, {"locks": locks})
 
     async def out_of_count(self, names: Collection[ReportName]) -> set[tuple[object, bytes]]:
@@ -214,6 +214,7 @@ class PostgresTeams(PostgresArchivedMonths):
         }
 
 
-def _lock_of(organization_id: str) -> int:
+def teams_lock(organization_id: str) -> int:
+    """The advisory lock of one organization's team rows; many are taken in the order of these numbers."""
     digest = hashlib.blake2b(organization_id.encode(), digest_size=8, person=b"quill-teams").digest()
     return int.from_bytes(digest, "big", signed=True)
