@@ -9,13 +9,17 @@ goes on. A database that is away pauses the consumer and parks nothing.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from quill_runtime.database import Transaction
 
 M = TypeVar("M")
+
+UNHURRIED_WAIT_MS: Final = 500
+"""For topics that no limit and no answer waits for: each fetch that finds nothing is a request, and a service has a
+consumer for each of its topics."""
 
 FollowUp = Callable[[], Awaitable[None]]
 """Work due after the commit and before the position counts as settled: publishing current state, writing a cache.

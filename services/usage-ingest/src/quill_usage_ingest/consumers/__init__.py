@@ -6,7 +6,7 @@ from typing import Final
 
 from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
 from quill_contracts.topics import CATALOG, CUSTOMERS, USAGE_REPORTS
-from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
+from quill_runtime.consumption import UNHURRIED_WAIT_MS, Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Transaction
 from quill_runtime.outbox import Outbox
 
@@ -122,7 +122,9 @@ def catalog(group: str, *, slots: CounterSlots) -> Consumption[MeteredProduct]:
         await project_event_meters(tx=usage, events=events)
         await sweep_all_organizations(transaction.connection)
 
-    return Consumption(topic=CATALOG.name, group=group, decode=_decode_product, apply=apply)
+    return Consumption(
+        topic=CATALOG.name, group=group, decode=_decode_product, apply=apply, max_wait_ms=UNHURRIED_WAIT_MS
+    )
 
 
 def _decode_customer(record: Record) -> Organization:

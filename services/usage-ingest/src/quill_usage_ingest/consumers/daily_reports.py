@@ -27,7 +27,8 @@ from quill_usage_ingest.wire.queued_reports import INTAKES, read_queued_report
 
 BATCH_RECORDS_MAX: Final = 200
 """A report of many teams opens to megabytes."""
-FETCH_WAIT_MS: Final = 50
+FETCH_WAIT_MS: Final = 100
+"""They have been through a queue; what they cost while none comes is taken from reports that come all the time."""
 
 
 def daily_reports(

@@ -21,7 +21,7 @@ from quill_usage_ingest.usecases.record_events import record_events
 from quill_usage_ingest.wire.meter_events import InvalidEvent, from_wire_event
 
 BATCH_RECORDS_MAX: Final = 1_000
-FETCH_WAIT_MS: Final = 20
+FETCH_WAIT_MS: Final = 50
 
 
 def meter_events(

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from quill_contracts.intakes import DailyReport
 from quill_contracts.topics import DAILY_REPORTS, USAGE_REPORTS
-from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
+from quill_runtime.consumption import UNHURRIED_WAIT_MS, Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Transaction
 
 from quill_usage_ingest.domain.generation import Generation, ShadowedGenerations
@@ -23,8 +23,8 @@ from quill_usage_ingest.usecases.record_teams import record_teams
 from quill_usage_ingest.wire.team_reports import InvalidTeams, teams_of_daily_report, teams_of_native_report
 
 BATCH_RECORDS_MAX: Final = 200
-FETCH_WAIT_MS: Final = 100
-"""Nobody waits for teams, so larger batches are worth a tenth of a second."""
+FETCH_WAIT_MS: Final = UNHURRIED_WAIT_MS
+"""Nobody waits for teams."""
 
 
 def report_teams(
