@@ -110,7 +110,9 @@ def further_replica(
     """Another process of the same service on the same stores, with some settings of its own."""
     port = free_port()
     component = replace(service.component, port=port)
-    environment = {**service.environment, **settings, "HTTP_PORT": str(port)}
+    # A name of its own: two replicas of one name would take the partitions from each other every second.
+    named = {"QUILL_INSTANCE_ID": f"{service.environment['QUILL_INSTANCE_ID']}-further"}
+    environment = {**service.environment, **named, **settings, "HTTP_PORT": str(port)}
     name = f"{component.name}-further"
     with says.step(f"Starting another {component.name}"):
         child = Child(name, leashed(component.argv(), "KILL"), log=stores.state.logs / f"{name}.log", env=environment)
