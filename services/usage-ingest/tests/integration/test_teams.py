@@ -44,6 +44,11 @@ NOW = datetime(2026, 11, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
 SECRETS = {name: name.encode() * 8 for name in ("license-1", "license-2", "further-1", "stranger-1")}
 
+WAITS_FOR_A_LOCK = text(
+    "select exists (select from pg_locks where locktype = 'advisory' and not granted"
+    " and database = (select oid from pg_database where datname = current_database()))"
+)
+
 Begin = Callable[[], AbstractAsyncContextManager[TeamTransaction]]
 
 
@@ -277,8 +282,9 @@ async def test_windows_are_made_again_in_the_order_in_which_reports_take_organiz
         teams = PostgresTeams(transaction, slots)
         await teams.hold_teams({second}, counters=())
         rebuilding = asyncio.create_task(TeamRebuilds(database, slots).run(NOW))
-        await asyncio.sleep(0.3)
-        assert not rebuilding.done()
+        async with asyncio.timeout(10):
+            while not await transaction.connection.scalar(WAITS_FOR_A_LOCK):
+                await asyncio.sleep(0.01)
         await teams.hold_teams({first}, counters=())
     assert await rebuilding == 2
 

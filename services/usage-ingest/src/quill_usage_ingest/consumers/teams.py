@@ -23,8 +23,6 @@ from quill_usage_ingest.usecases.record_teams import record_teams
 from quill_usage_ingest.wire.team_reports import InvalidTeams, teams_of_daily_report, teams_of_native_report
 
 BATCH_RECORDS_MAX: Final = 200
-FETCH_WAIT_MS: Final = UNHURRIED_WAIT_MS
-"""Nobody waits for teams."""
 
 
 def report_teams(
@@ -45,7 +43,7 @@ def report_teams(
         decode=decode_report_teams,
         apply=apply,
         max_records=BATCH_RECORDS_MAX,
-        max_wait_ms=FETCH_WAIT_MS,
+        max_wait_ms=UNHURRIED_WAIT_MS,
     )
 
 
@@ -100,7 +98,7 @@ def daily_report_teams(
         decode=_decode_daily,
         apply=apply,
         max_records=BATCH_RECORDS_MAX,
-        max_wait_ms=FETCH_WAIT_MS,
+        max_wait_ms=UNHURRIED_WAIT_MS,
     )
 
 

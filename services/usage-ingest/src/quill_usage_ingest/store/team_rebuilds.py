@@ -49,6 +49,8 @@ class TeamRebuilds:
                 .with_for_update(skip_locked=True)
             )
         ).all()
+        if not due:
+            return 0
         usage = PostgresUsage(transaction, self.slots)
         teams = PostgresTeams(transaction, self.slots)
         metered = MeterMap.of(await usage.metered_products()).counters
