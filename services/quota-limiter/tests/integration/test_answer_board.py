@@ -16,6 +16,7 @@ from quill_quota_limiter.store.redis import RedisBoard
 from quill_quota_limiter.store.standing_lookup import StandingLookup
 from quill_quota_limiter.usecases import (
     TokensReader,
+    answers,
     publish_answers,
     rebuild_answers,
     rebuild_if_lost,
@@ -60,6 +61,10 @@ async def marks_on(board, client):
         return {name: scores for name, scores in sets.items() if scores}
     keys = await client.keys("@posthog/*")
     return {key: {t: int(s) for t, s in await client.zrange(key, 0, -1, withscores=True)} for key in keys}
+
+
+async def script_runs(client) -> int:
+    return (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
 
 
 @pytest.fixture
@@ -173,6 +178,11 @@ async def test_many_at_once_are_put_up_each_by_its_own_revision(
     marked = {token for name in names for token in tokens[name]}
     assert len(marked) == 44 + 1_500
     assert await marks_on(board, client) == {LIMITED + "events": dict.fromkeys(marked, END)}
+    if isinstance(board, RedisBoard):
+        before = await script_runs(client)
+        await board.publish(limited, tokens_of=read_tokens, rewrite=True)
+        # 20 organizations, the 5 up to the one of many tokens, that one, and the 19 behind it.
+        assert await script_runs(client) - before == 4
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -268,6 +278,49 @@ async def test_a_board_emptied_during_a_rebuild_is_not_called_complete(board, cl
     assert not await board.finish_rebuild(mark)
     assert not await board.is_complete()
     assert (await rebuild_answers(store=store, board=board)).is_complete
+
+
+async def test_a_rebuild_of_many_pages_misses_none(
+    board, client, world, customer_snapshot, usage_snapshot, *, monkeypatch
+):
+    store, arrive = world
+    names = await fill(store, arrive, customer_snapshot, usage_snapshot)
+    await rebuild_answers(store=store, board=board)
+    before = await board.read(names), await marks_on(board, client)
+    for page in (1, 5, len(names)):  # less than a page at the end, and none
+        monkeypatch.setattr(answers, "REBUILD_PAGE", page)
+        await board.remove_organizations(names)
+        report = await rebuild_answers(store=store, board=board)
+        assert (report.organizations, report.is_complete) == (len(names), True)
+        assert (await board.read(names), await marks_on(board, client)) == before
+
+
+async def test_a_rebuild_that_fails_half_way_leaves_what_is_read_and_nobody_at_work(
+    board, world, customer_snapshot, usage_snapshot, monkeypatch
+):
+    store, arrive = world
+    names = await fill(store, arrive, customer_snapshot, usage_snapshot)
+    await rebuild_answers(store=store, board=board)
+    before = await board.read(names)
+    monkeypatch.setattr(answers, "REBUILD_PAGE", 1)
+    publish, pages = board.publish, []
+
+    async def publish_four(limits, **how):
+        pages.append(limits)
+        if len(pages) == 5:
+            raise BoardUnavailable("gone")
+        await asyncio.sleep(0.01)  # the other writers are at work when it fails
+        await publish(limits, **how)
+
+    monkeypatch.setattr(board, "publish", publish_four)
+    others = asyncio.all_tasks()
+    with pytest.raises(BoardUnavailable, match="gone"):
+        await rebuild_answers(store=store, board=board)
+    assert asyncio.all_tasks() <= others
+    assert len(pages) < len(names)
+    assert await board.read(names) == before
+    monkeypatch.setattr(board, "publish", publish)
+    assert (await rebuild_answers(store=store, board=board)).organizations == len(names)
 
 
 async def test_nothing_on_the_board_expires(redis_board, client, world, customer_snapshot, usage_snapshot):

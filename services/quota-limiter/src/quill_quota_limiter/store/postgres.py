@@ -73,7 +73,7 @@ class PostgresLimitsTransaction(TeamRows):
         statement = insert(tables.limit_states).on_conflict_do_nothing()
         await self._connection.execute(statement, [{"organization_id": name} for name in wanted])
         rows = await self._connection.execute(
-            _LIMITS.where(tables.limit_states.c.organization_id.in_(wanted))
+            _LIMITS.where(tables.limit_states.c.organization_id == func.any(wanted))
             .order_by(tables.limit_states.c.organization_id)
             .with_for_update()
         )
@@ -87,7 +87,7 @@ class PostgresLimitsTransaction(TeamRows):
                 tables.customers.c.revision,
                 tables.customers.c.tokens,
                 tables.customers.c.teams,
-            ).where(tables.customers.c.organization_id.in_([customer.organization_id for customer in newest]))
+            ).where(tables.customers.c.organization_id == func.any([customer.organization_id for customer in newest]))
         )
         before = {row.organization_id: row for row in known}
         newer = [

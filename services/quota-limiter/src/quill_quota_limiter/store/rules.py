@@ -100,7 +100,7 @@ class PostgresRulebook:
     async def shadow_limits(self, organization_ids: Collection[str], *, run: int) -> dict[str, ShadowLimits]:
         table = tables.shadow_limits
         rows = await self._connection.execute(
-            select(table).where(table.c.organization_id.in_(list(organization_ids)), table.c.run == run)
+            select(table).where(table.c.organization_id == func.any(list(organization_ids)), table.c.run == run)
         )
         return {
             row.organization_id: ShadowLimits(
@@ -137,7 +137,7 @@ class PostgresRulebook:
         organization_ids = [each.limits.organization_id for each in evaluations]
         rows = await self._connection.execute(
             select(table.c.organization_id, table.c.usage_key, table.c.live_sequence, table.c.shadow_sequence).where(
-                table.c.run == run, table.c.organization_id.in_(organization_ids), table.c.ended_at.is_(None)
+                table.c.run == run, table.c.organization_id == func.any(organization_ids), table.c.ended_at.is_(None)
             )
         )
         open_before = {tuple(row) for row in rows}
