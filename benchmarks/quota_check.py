@@ -272,13 +272,12 @@ def _measure_gets(url: str, keys: Sequence[str], *, seconds: float) -> Figures:
 def _idle_share(service: RunningService) -> float:
     """Cores the service uses with nothing to do; it is part of its CPU per request and of nobody else's.
 
-    Looked at once the second replica's arrival is over: ten consumer groups share their partitions anew.
+    Looked at once the second replica's arrival is over: every consumer group shares its partitions anew.
     """
     time.sleep(SETTLE_SECONDS)
-    seconds = IDLE_SECONDS
     before = service.cpu_seconds
-    time.sleep(seconds)
-    return (service.cpu_seconds - before) / seconds
+    time.sleep(IDLE_SECONDS)
+    return (service.cpu_seconds - before) / IDLE_SECONDS
 
 
 def _subjects(service: RunningService, on_redis: RunningService, constant: tuple[Child, int]) -> list[Subject]:
