@@ -11,7 +11,7 @@ from quill_runtime.database import Transaction
 from quill_runtime.outbox import Outbox
 
 from quill_usage_ingest.consumers.batch_settlement import BatchSettlement, arrival_of
-from quill_usage_ingest.domain.meters import MeteredProduct
+from quill_usage_ingest.domain.meters import MeteredProduct, MeterMap
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.usage_report import UsageReport
 from quill_usage_ingest.ports import ArrivedReport, TooManyCounters
@@ -21,6 +21,7 @@ from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
+from quill_usage_ingest.store.stand_ins import StandIns
 from quill_usage_ingest.store.team_marks import sweep_all_organizations, sweep_organizations
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.project_products import project_products
@@ -117,7 +118,10 @@ def catalog(group: str, *, slots: CounterSlots) -> Consumption[MeteredProduct]:
         del now
         usage, events = PostgresUsage(transaction, slots), PostgresEvents(transaction)
         await events.hold_meters()
+        before = MeterMap.of(await usage.metered_products())
         await project_products([item.message for item in received], tx=usage)
+        after = MeterMap.of(await usage.metered_products())
+        await StandIns(transaction, slots).keep(before, after, events=events)
         await begin_counter_recount(tx=usage, recounts=events)
         await project_event_meters(tx=usage, events=events)
         await sweep_all_organizations(transaction.connection)

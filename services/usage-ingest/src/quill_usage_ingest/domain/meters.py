@@ -71,6 +71,16 @@ class MeterMap:
     def knows(self, meter: str) -> bool:
         return meter in self.counter_by_meter or meter in self.event_meters
 
+    def recounted_since(self, before: "MeterMap") -> frozenset[str]:
+        """Meters known before whose number has to be counted anew, because it is another one now."""
+        events = {key for key, meter in self.event_meters.items() if before.event_meters.get(key) != meter}
+        dated = {
+            key
+            for key, start in self.counts_from.items()
+            if (before.counter_by_meter.get(key), before.counts_from.get(key)) != (self.counter_by_meter[key], start)
+        }
+        return frozenset(key for key in events | dated if before.knows(key))
+
     def only(self, meter: str) -> "MeterMap":
         """The map with this meter alone."""
         return MeterMap(

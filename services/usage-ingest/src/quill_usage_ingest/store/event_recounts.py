@@ -7,10 +7,12 @@ from typing import Final
 from quill_runtime.database import Database, Transaction
 from sqlalchemy import Table, delete, select, tuple_
 
+from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.event_tables import event_feeds, event_periods, event_values, event_windows
 from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.stand_ins import StandIns
 from quill_usage_ingest.usecases.recount_events import recount_some
 
 EVENTS_PER_BATCH: Final = 1_000
@@ -31,12 +33,19 @@ class EventRecounts:
         batches = 0
         while await self.database.run(self._recount) or await self.database.run(self._remove):
             batches += 1
+        await self.database.run(self._drop_stand_ins)
         return batches
 
     async def _recount(self, transaction: Transaction) -> bool:
         return await recount_some(
             tx=PostgresUsage(transaction, self.slots), events=PostgresEvents(transaction), limit=EVENTS_PER_BATCH
         )
+
+    async def _drop_stand_ins(self, transaction: Transaction) -> None:
+        events = PostgresEvents(transaction)
+        await events.share_meters()
+        meters = MeterMap.of(await PostgresUsage(transaction, self.slots).metered_products())
+        await StandIns(transaction, self.slots).drop(meters)
 
     async def _remove(self, transaction: Transaction) -> bool:
         """Remove some rows of one retired feed; False when there is none. The feed itself goes last."""

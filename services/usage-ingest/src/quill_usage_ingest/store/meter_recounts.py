@@ -8,10 +8,12 @@ from quill_runtime.database import Database, Transaction
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.ports import CounterRecount
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.meter_tables import counter_recounts
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.stand_ins import StandIns
 from quill_usage_ingest.usecases.recount_counters import recount_counters
 
 METERS_LOCK: Final = 0x5155_494C_4C11
@@ -67,8 +69,13 @@ class CounterRecounts:
             return (await PostgresMeterRecounts(transaction).counter_recount()).after is not None
 
     async def _some(self, transaction: Transaction) -> int | None:
-        return await recount_counters(
-            tx=PostgresUsage(transaction, self.slots),
-            recounts=PostgresMeterRecounts(transaction),
-            limit=ORGANIZATIONS_PER_BATCH,
-        )
+        usage, recounts = PostgresUsage(transaction, self.slots), PostgresMeterRecounts(transaction)
+        await recounts.share_meters()
+        begun = (await recounts.counter_recount()).after
+        changed = await recount_counters(tx=usage, recounts=recounts, limit=ORGANIZATIONS_PER_BATCH)
+        if begun is not None:
+            meters = MeterMap.of(await usage.metered_products())
+            through = (await recounts.counter_recount()).after
+            stand_ins = StandIns(transaction, self.slots)
+            await stand_ins.publish_freed(meters.counts_from.keys(), after=begun, through=through)
+        return changed

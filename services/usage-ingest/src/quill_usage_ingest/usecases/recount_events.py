@@ -18,8 +18,8 @@ _NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 async def project_event_meters(*, tx: UsageTransaction, events: EventTransaction) -> int:
     """Set meters to work as the catalog defines them, in the transaction that changed it.
 
-    A meter defined otherwise is another meter: its number is counted anew from the kept events, and is left out of what
-    is published until it is whole. Nothing is counted here.
+    A meter defined otherwise is another meter: its number is counted anew from the kept events, and is not published
+    until it is whole. Nothing is counted here.
 
     Returns:
         How many recounts are to be done because of it.

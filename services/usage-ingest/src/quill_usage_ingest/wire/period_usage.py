@@ -44,7 +44,8 @@ def to_wire_billing_answer(
 ) -> dict[str, Any]:
     """The body of ``POST /api/usage``. Usage counts complete days only: PostHog adds today by itself (L6).
 
-    Events it does not count itself, so of these nothing is left for it to add.
+    Events it does not count itself, so of these nothing is left for it to add. ``event_usage`` is complete usage by
+    meter where it does not stand in ``usage``.
     """
     customer = organization.customer
     counters: Mapping[str, CounterUsage] = usage.counters if usage else {}
@@ -61,9 +62,9 @@ def to_wire_billing_answer(
             },
             "usage_summary": {
                 key: {
-                    "usage": event_usage.get(key, 0)
-                    if key in meters.event_meters
-                    else counters.get(meters.counter_in(key, period) or "", NOTHING_USED).complete,
+                    "usage": event_usage.get(
+                        key, counters.get(meters.counter_in(key, period) or "", NOTHING_USED).complete
+                    ),
                     "limit": customer.quotas.get(key),
                 }
                 for key in dict.fromkeys(keys)

@@ -97,7 +97,7 @@ def _period(usage: PeriodUsage, meters: MeterMap, organization_id: str, events: 
             **{
                 key: dict(zip(("complete", "partial", "maximum"), held, strict=True))
                 for key, held in of_events.items()
-                if key in meters.event_meters
+                if meters.knows(key)
             },
         },
     }
