@@ -17,7 +17,7 @@ RUN for library in libs/*; do uv build --quiet --wheel --out-dir wheels "$librar
 RUN test -n "$SERVICE" \
     && folder=$(ls -d "services/$SERVICE" "devtools/$SERVICE" 2>/dev/null) \
     && uv venv --quiet /venv \
-    && uv pip install --quiet --no-cache --no-sources --python /venv/bin/python \
+    && uv pip install --quiet --no-cache --no-sources --compile-bytecode --python /venv/bin/python \
          --overrides siblings.txt --constraints requirements.lock "./$folder" \
     && mkdir /app \
     && printf '#!/bin/sh\nexec /venv/bin/python -m quill_%s "$@"\n' "$(echo "$SERVICE" | tr - _)" > /app/run \

@@ -165,6 +165,8 @@ def main() -> None:
     if len(sys.argv) > 1:
         environment = dict(os.environ, VIRTUAL_ENV=str(VENV), PATH=f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}")
         environment.pop("PYTHONHOME", None)
+        # Tests and the demo start some hundred processes; without bytecode on disk each compiles for eight seconds.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         try:
             os.execvpe(sys.argv[1], sys.argv[1:], environment)  # noqa: S606 - the whole point
         except FileNotFoundError:
