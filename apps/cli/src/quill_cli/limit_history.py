@@ -49,6 +49,7 @@ def _add_what_if(group: typer.Typer, connect: Connect) -> None:
         organization: Organization,
         meter: Meter,
         *,
+        scope: Annotated[str | None, typer.Option(help="team:<id> or project:<name> instead of the whole.")] = None,
         quota: Annotated[str | None, typer.Option(help="Units, or none for unlimited.")] = None,
         billing_limit_usd: Annotated[str | None, typer.Option(help="Whole dollars, or none.")] = None,
         subscribed: Annotated[
@@ -67,6 +68,7 @@ def _add_what_if(group: typer.Typer, connect: Connect) -> None:
     ) -> None:
         """Say when a meter would be limited were things otherwise. Nothing is changed."""
         assumed: dict[str, object] = {
+            "scope": scope,
             "quota": _number(quota),
             "billing_limit_usd": _number(billing_limit_usd),
             "subscribed": subscribed,
@@ -115,7 +117,7 @@ def show_what_if(document: dict[str, Any]) -> None:
     if document["assumed"]:
         Console().print(Text(one_line(f"assuming {json.dumps(document['assumed'])}")))
     show_table(
-        f"{document['usage_key']} of {document['organization_id']} until {instant(document['until'])}",
+        f"{document['usage_key']} of {_whose(document)} until {instant(document['until'])}",
         ("at", "state", "until", "usage", "why", "rule"),
         [
             (
@@ -131,6 +133,12 @@ def show_what_if(document: dict[str, Any]) -> None:
         numbers=("usage",),
         empty="",
     )
+
+
+def _whose(document: dict[str, Any]) -> str:
+    """The organization, or its team or project that was asked about."""
+    scope, organization = document["scope"], document["organization_id"]
+    return str(organization) if scope == "organization" else f"{scope} of {organization}"
 
 
 def _number(text: str | None) -> int | str | None:

@@ -62,6 +62,7 @@ TRANSITION = {
 FORECAST = {
     "organization_id": "org-1",
     "usage_key": "events",
+    "scope": "organization",
     "until": "2026-11-01T00:00:00Z",
     "sentence": "events would be limited at 2026-10-21 00:00 UTC, in 10 days, at 50 a day.",
     "assumed": {"quota": None},
@@ -147,6 +148,12 @@ def test_what_if_sends_only_what_is_assumed():
     assert json.loads(request.content) == {"meter": "events", "periods": 1, "quota": None, "usage_per_day": 50}
     for expected in ("in 10 days", 'assuming {"quota": null}', "1,000"):
         assert expected in text
+
+
+def test_what_if_of_a_team_names_it():
+    text, (request,) = run({**FORECAST, "scope": "team:12"}, "what-if", "org-1", "events", "--scope", "team:12")
+    assert json.loads(request.content) == {"meter": "events", "periods": 1, "scope": "team:12"}
+    assert "events of team:12 of org-1 until" in text
 
 
 def test_a_number_that_is_none_is_a_usage_error():

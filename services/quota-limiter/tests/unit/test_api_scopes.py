@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 from quill_quota_limiter import wire
-from quill_quota_limiter.api import limits, quota, scopes
+from quill_quota_limiter.api import limits, quota, scopes, what_if
 from quill_quota_limiter.api.authorization import Gate
 from quill_quota_limiter.api.front import QuotaFront
 from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
@@ -21,6 +21,7 @@ from quill_runtime.http import create_app
 
 NOW = datetime(2026, 10, 10, 12, tzinfo=UTC)
 PATH = "/v1/limits/acme/scopes"
+WHAT_IF = "/v1/limits/acme/what-if"
 OPERATOR = {"Authorization": "Bearer operator-token"}
 SERVICE = {"Authorization": "Bearer service-token"}
 BY = {"actor": "ada@example.org", "reason": "asked for it"}
@@ -51,7 +52,12 @@ class Parts:
         given = {"store": self.store, "board": self.board, "gate": gate, "clock": FrozenClock()}
         self.app = create_app(
             title="test",
-            routers=[quota.router(desk, gate), limits.router(**given, drops=NoDrops()), scopes.router(**given)],
+            routers=[
+                quota.router(desk, gate),
+                limits.router(**given, drops=NoDrops()),
+                scopes.router(**given),
+                what_if.router(store=self.store, gate=gate, clock=FrozenClock()),
+            ],
         )
         self.front = QuotaFront(self.app, desk=desk, gate=gate)
 
@@ -259,3 +265,56 @@ async def test_a_scope_that_is_set_while_the_board_is_away_is_kept_and_goes_up_l
     assert (limits_of_acme.next_evaluation_at - NOW).total_seconds() == 10
     await publish_answers(["acme"], store=parts.store, board=parts.board)
     assert (await parts.ask("GET", "/v1/quota/phc_0/events?by=token")).json()["allowed"] is False
+
+
+async def test_what_if_of_a_team_or_project_speaks_of_its_limit_alone(parts):
+    """Nine and a half days gave 19 units to the project: two a day."""
+    money = {"money": {"amount_minor": 5_000, "currency": "usd"}}
+    await parts.put(TEAM, WEB, {**TEAM, "id": "team:1", "limits": {"events": money}})
+    asked = {"meter": "events", "scope": "project:web", "usage_per_day": 2, "periods": 2}
+    found = (await parts.ask("POST", WHAT_IF, json=asked)).json()
+    assert (found["scope"], found["limited_at"]) == ("project:web", "2026-10-13T12:00:00Z")
+    assert [(step["at"], step["state"], step["usage"]) for step in found["timeline"]] == [
+        ("2026-10-10T12:00:00Z", "within", 19),
+        ("2026-10-11T00:00:00Z", "near", 20),
+        ("2026-10-13T12:00:00Z", "limited", 25),
+        ("2026-11-01T00:00:00Z", "within", 0),
+        ("2026-11-11T00:00:00Z", "near", 20),
+        ("2026-11-13T12:00:00Z", "limited", 25),
+    ]
+    assert found["sentence"] == "events of project:web would be limited at 2026-10-13 12:00 UTC, in 3 days, at 2 a day."
+    # At the present rate: 9 units in nine and a half days, 5,000 bought by fifty dollars.
+    found = (await parts.ask("POST", WHAT_IF, json={"meter": "events", "scope": "team:1"})).json()
+    assert (found["limited_at"], found["usage_per_day"], len(found["timeline"])) == (None, 0, 1)
+    # A limit that nobody has set yet, on a team that used one unit; and its own limit with another number.
+    asked = {"meter": "events", "scope": "team:2", "quota": 2, "usage_per_day": 1}
+    assert (await parts.ask("POST", WHAT_IF, json=asked)).json()["limited_at"] == "2026-10-11T12:00:00Z"
+    for assumed, limited_at in (({"quota": None}, None), ({"quota": 10}, "2026-10-10T12:00:00Z"), ({"usage": 9}, None)):
+        asked = {"meter": "events", "scope": "team:0", "usage_per_day": 0, **assumed}
+        assert (await parts.ask("POST", WHAT_IF, json=asked)).json()["limited_at"] == limited_at
+
+
+@pytest.mark.parametrize(
+    ("asked", "attr", "told"),
+    [
+        ({"scope": "project:app"}, "scope", "known: project:web"),
+        ({"scope": "organization"}, "scope", "pattern"),
+        ({"scope": "team:2"}, "quota", "has no limit on events"),
+        ({"scope": "team:0", "trust_score": 7}, "trust_score", "assume quota, usage"),
+        ({"scope": "team:0", "meter": "evnets"}, "meter", "known: events, recordings"),
+    ],
+)
+async def test_a_what_if_of_a_scope_without_sense_is_refused_by_field(parts, asked, attr, told):
+    await parts.put(TEAM, WEB)
+    answer = await parts.ask("POST", WHAT_IF, json={"meter": "events", **asked})
+    assert (answer.status_code, answer.json()["attr"]) == (400, attr)
+    assert told in answer.json()["detail"]
+
+
+async def test_a_team_may_be_asked_about_where_no_scope_was_ever_set(parts):
+    asked = {"meter": "events", "scope": "team:0", "quota": 11, "usage_per_day": 1}
+    found = (await parts.ask("POST", WHAT_IF, json=asked)).json()
+    assert [(step["at"], step["state"]) for step in found["timeline"]] == [
+        ("2026-10-10T12:00:00Z", "near"),
+        ("2026-10-11T12:00:00Z", "limited"),
+    ]

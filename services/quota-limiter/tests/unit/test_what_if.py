@@ -11,6 +11,8 @@ from quill_quota_limiter.domain.limit_decision import decide
 from quill_quota_limiter.domain.limit_state import LimitState
 from quill_quota_limiter.domain.organization_facts import OrganizationFacts
 from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
+from quill_quota_limiter.domain.scope_decision import ScopeInputs, decide_scope
+from quill_quota_limiter.domain.scope_forecast import forecast_scope
 from quill_quota_limiter.domain.what_if import UsageRate, forecast, present_rate
 from quill_quota_limiter.wire.rules import FIRST_RULES, to_table
 from quill_quota_limiter.wire.what_if import PriceUnknown, WhatIfAsked, assume
@@ -131,6 +133,24 @@ def test_it_says_what_deciding_every_hour_would_say(assumed, used, meter, trial_
         (s.at, s.decision.state, s.decision.limited_until, s.decision.suspended_until, s.usage) for s in found.steps
     ]
     assert seen == expected
+
+
+@given(quota=st.none() | st.integers(0, 300), used=st.integers(0, 300), hour=st.integers(0, 23))
+def test_of_a_scope_too_it_says_what_deciding_every_hour_would_say(quota, used, hour):
+    now, schedule = NOW + timedelta(hours=hour), BillingSchedule(OCTOBER, Interval(1, "month"))
+    inputs = ScopeInputs("team:1", "events", quota, used, schedule.period_containing(now))
+    rate = UsageRate(1, timedelta(hours=1))
+    found = forecast_scope(inputs, schedule=schedule, rules=RULES, rate=rate, now=now, periods=2)
+    at, state, expected = now, None, []
+    while at < found.until:
+        total = used + (at - now) // timedelta(hours=1) if at < NOVEMBER else (at - NOVEMBER) // timedelta(hours=1)
+        period = schedule.period_containing(at)
+        decision = decide_scope(ScopeInputs("team:1", "events", quota, total, period), rules=RULES)
+        if decision.differs_from(state):
+            expected.append((at, decision.state, decision.limited_until, total))
+            state = LimitState(decision.state, at, 1, decision.limited_until)
+        at += timedelta(hours=1)
+    assert [(s.at, s.decision.state, s.decision.limited_until, s.usage) for s in found.steps] == expected
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from quill_pricing.period import BillingPeriod
 
+from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.limit_decision import Decision
 from quill_quota_limiter.domain.limit_state import Evidence, LimitState, ScopeEvidence, TeamUsed, Transition, evolve
 from quill_quota_limiter.domain.meter_limit import MeterLimit
@@ -79,13 +80,7 @@ class _Evaluation:
         self._cap = scope.caps.get(usage_key) if scope is not None else None
         self._allowance = facts.customer.entitlement(usage_key).allowance
         self._used = used_by(scope.teams if scope is not None else (), usage_key, known.usage, period)
-        self._inputs = ScopeInputs(
-            scope=name,
-            usage_key=usage_key,
-            quota=units_of(self._cap, price=known.prices.get(usage_key), allowance=self._allowance),
-            usage=sum(each.usage for each in self._used.values()),
-            period=period,
-        )
+        self._inputs = scope_inputs(name, usage_key, scope, customer=facts.customer, known=known, period=period)
 
     def run(self, known: MeterLimit | None, *, rules: RuleTable, now: datetime) -> tuple[MeterLimit, Transition | None]:
         inputs = self._inputs
@@ -133,6 +128,32 @@ class _Evaluation:
                 scope=ScopeEvidence(self._settings.revision, cap.money_minor, cap.currency, self._used),
             ),
         )
+
+
+def scope_inputs(
+    name: str,
+    usage_key: str,
+    scope: LimitScope | None,
+    *,
+    customer: Customer,
+    known: ScopeFacts,
+    period: BillingPeriod,
+) -> ScopeInputs:
+    """What the decision about one meter of a scope looks at; ``scope`` none: there is no such scope."""
+    return ScopeInputs(
+        scope=name,
+        usage_key=usage_key,
+        quota=units_of(
+            scope.caps.get(usage_key) if scope is not None else None,
+            price=known.prices.get(usage_key),
+            allowance=customer.entitlement(usage_key).allowance,
+        ),
+        usage=sum(
+            each.usage
+            for each in used_by(scope.teams if scope is not None else (), usage_key, known.usage, period).values()
+        ),
+        period=period,
+    )
 
 
 def used_by(

@@ -119,7 +119,7 @@ def forecast(
         if not steps or decision.differs_from(state):
             steps.append(Step(at, used, decision))
         if state is None or decision.differs_from(state):
-            state = _state_after(decision, state, at)
+            state = state_after(decision, state, at)
         crossings = (
             since + time
             for units in _thresholds(inputs, rules)
@@ -147,7 +147,8 @@ def _ends(inputs: Inputs, state: LimitState, period: BillingPeriod) -> Iterator[
         yield state.suspended_until
 
 
-def _state_after(decision: Decision, previous: LimitState | None, at: datetime) -> LimitState:
+def state_after(decision: Decision, previous: LimitState | None, at: datetime) -> LimitState:
+    """Where the limit stands once this was decided."""
     return LimitState(
         decision.state,
         since=at,

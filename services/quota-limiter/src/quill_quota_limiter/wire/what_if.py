@@ -14,11 +14,14 @@ from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Entitlement
 from quill_quota_limiter.domain.organization_facts import OrganizationFacts
 from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
+from quill_quota_limiter.domain.scope import ORGANIZATION
 from quill_quota_limiter.domain.what_if import Forecast, Step, UsageRate
 from quill_quota_limiter.wire import CENTS_PER_DOLLAR
 
 PERIODS_MAX: Final = 12
 DAY: Final = timedelta(days=1)
+SCOPE_PATTERN: Final = "^(team|project):[^/]+$"
+ASSUMED_OF_SCOPES: Final = ("quota", "usage", "usage_per_day", "rule_version")
 
 
 class PriceUnknown(ValueError):
@@ -31,6 +34,8 @@ class WhatIfAsked(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     meter: UsageKey
+    scope: Annotated[str, Field(pattern=SCOPE_PATTERN, max_length=200)] | None = None
+    """A team or project to ask about instead of the organization; a team need not have a limit yet."""
     quota: Quantity | None = None
     billing_limit_usd: Annotated[int, Field(ge=0, le=10**12, strict=True)] | None = None
     subscribed: bool | None = None
@@ -53,8 +58,13 @@ class WhatIfAsked(BaseModel):
         return {
             name: value
             for name, value in self.model_dump(mode="json", exclude_unset=True).items()
-            if name not in ("meter", "periods")
+            if name not in ("meter", "scope", "periods")
         }
+
+    @property
+    def meaningless_for_scopes(self) -> str | None:
+        """The first thing assumed that plays no part in the limit of a team or project; ``None`` without any."""
+        return next((name for name in self.assumed if name not in ASSUMED_OF_SCOPES), None)
 
 
 def assume(
@@ -94,12 +104,13 @@ def to_wire_forecast(forecast: Forecast, asked: WhatIfAsked, *, organization_id:
     return {
         "organization_id": organization_id,
         "usage_key": asked.meter,
+        "scope": asked.scope or ORGANIZATION,
         "at": now,
         "assumed": asked.assumed,
         "usage_per_day": forecast.rate.units_per_day,
         "until": forecast.until,
         "limited_at": limited.at if limited else None,
-        "sentence": _sentence(forecast, asked.meter, now),
+        "sentence": _sentence(forecast, asked.meter if asked.scope is None else f"{asked.meter} of {asked.scope}", now),
         "timeline": [_step(step) for step in forecast.steps],
     }
 
