@@ -23,6 +23,7 @@ from quill_runtime import dead_letters, positions
 from quill_runtime.clock import Clock
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected, rejection_of
 from quill_runtime.database import Database, Transaction, is_conflict, is_unavailable
+from quill_runtime.fetching import PARTIAL_WAIT_MS, hold_whole_fetches
 from quill_runtime.outbox import Outbox
 from quill_runtime.positions import Fenced, Ownership, Partition
 from quill_runtime.telemetry import BATCH_SECONDS, CONSUMED, CONSUMER_LAG, trace_context, tracer
@@ -82,7 +83,7 @@ class Consumer(Generic[M]):
             auto_offset_reset="earliest",
             max_records=consumption.max_records,
             batch_timeout_ms=READ_WAIT_MS,
-            fetch_max_wait_ms=consumption.max_wait_ms,
+            fetch_max_wait_ms=PARTIAL_WAIT_MS,
             max_partition_fetch_bytes=max(FETCH_BYTES_MIN, consumption.max_records * BYTES_A_RECORD),
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
@@ -108,6 +109,8 @@ class Consumer(Generic[M]):
 
     async def start(self) -> None:
         await self.broker.start()
+        if self.kafka is not None:
+            hold_whole_fetches(self.kafka)
 
     async def stop(self) -> None:
         """Finish the batch in hand, settle, leave the group; bounded, since correctness never depends on it (A13)."""

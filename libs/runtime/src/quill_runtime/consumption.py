@@ -9,17 +9,13 @@ goes on. A database that is away pauses the consumer and parks nothing.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
 from quill_runtime.database import Transaction
 
 M = TypeVar("M")
-
-UNHURRIED_WAIT_MS: Final = 500
-"""For topics that no limit and no answer waits for: each fetch that finds nothing is a request, and a service has a
-consumer for each of its topics."""
 
 FollowUp = Callable[[], Awaitable[None]]
 """Work due after the commit and before the position counts as settled: publishing current state, writing a cache.
@@ -72,10 +68,6 @@ class Consumption(Generic[M]):
     it cannot. ``apply`` works inside the transaction it is given and may return a `FollowUp`; it may see a record again
     after a crash and must then have the same effect. ``apply`` raises `Rejected` for a record at fault.
 
-    ``max_wait_ms`` is how long the broker holds a fetch that finds nothing. A record ends it at once, but not for a
-    partition that the fetch left out because its records had just been read. What matters to a limit asks for less than
-    the default, at the price of as many more requests while nothing happens.
-
     ``lanes`` part a batch by partition; each lane is a transaction of its own, and while one waits for the database
     another computes. Only for topics whose key orders all that ``apply`` locks, else lanes wait for each other.
     """
@@ -85,7 +77,6 @@ class Consumption(Generic[M]):
     decode: Callable[[Record], M]
     apply: Callable[[Transaction, Sequence[Received[M]], datetime], Awaitable[FollowUp | None]]
     max_records: int = 500
-    max_wait_ms: int = 100
     lanes: int = 1
 
 

@@ -12,10 +12,11 @@ from aiokafka.errors import KafkaError
 
 from quill_runtime.background import BackgroundTask
 from quill_runtime.consumption import Record
+from quill_runtime.fetching import PARTIAL_WAIT_MS, hold_whole_fetches
 
 READ_TIMEOUT_MS = 500
 RECONNECT_SECONDS = 2.0
-FETCH_WAIT_MS = 50
+CATCH_UP_READ_MS = 50
 START_TIMEOUT_SECONDS = 15.0
 
 log = structlog.get_logger(__name__)
@@ -63,11 +64,12 @@ class TableReader(BackgroundTask):
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
+            fetch_max_wait_ms=PARTIAL_WAIT_MS,
         )
         try:
             async with asyncio.timeout(START_TIMEOUT_SECONDS):
                 await consumer.start()
+                hold_whole_fetches(consumer)
                 partitions = sorted(consumer.assignment())
                 ends = await consumer.end_offsets(partitions)
             while True:
@@ -76,7 +78,7 @@ class TableReader(BackgroundTask):
                     if all(at >= ends[p] for at, p in zip(standing, partitions, strict=True)):
                         self.caught_up.set()
                 batches = await consumer.getmany(
-                    timeout_ms=READ_TIMEOUT_MS if self.caught_up.is_set() else FETCH_WAIT_MS
+                    timeout_ms=READ_TIMEOUT_MS if self.caught_up.is_set() else CATCH_UP_READ_MS
                 )
                 for records in batches.values():
                     for raw in records:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.protocol.fetch import FetchRequest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from quill_runtime import dead_letters, positions
@@ -17,6 +18,7 @@ from quill_runtime.clock import SystemClock
 from quill_runtime.consumer import READ_WAIT_MS, Consumer
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Database, Transaction
+from quill_runtime.fetching import WHOLE_WAIT_MS
 from quill_runtime.outbox import Outbox, OutboxRelay
 from quill_runtime.positions import Partition
 from quill_runtime.publisher import KafkaPublisher, Outgoing
@@ -478,6 +480,30 @@ async def test_an_idle_consumer_listens_all_the_time(kafka, effects, monkeypatch
         await effects.reach(3)
         await until_read(consumer, topic, 3)
     assert slept == []
+
+
+async def test_an_idle_consumer_asks_the_broker_now_and_then_and_hears_of_a_record_at_once(kafka, effects):
+    """A hundred fetches a second and consumer once were a sixth of an idle service."""
+    topic = kafka.fresh_topic()
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)) as consumer:
+        await produce(kafka.bootstrap_servers, topic, numbers(0, 3))
+        await effects.reach(3)
+        await until_read(consumer, topic, 3)
+        client = consumer.kafka._client
+        held: list[int] = []
+        send = client.send
+
+        async def counted_send(node, request, **given):
+            if isinstance(request, FetchRequest):
+                held.append(request._max_wait_ms)
+            return await send(node, request, **given)
+
+        client.send = counted_send
+        await asyncio.sleep(4 * WHOLE_WAIT_MS / 1_000)
+        assert 0 < len(held) <= 6
+        assert set(held) == {WHOLE_WAIT_MS}
+        await produce(kafka.bootstrap_servers, topic, numbers(3, 6))
+        await effects.reach(6)
 
 
 async def until_read(consumer: Consumer[Any], topic: str, offset: int) -> None:

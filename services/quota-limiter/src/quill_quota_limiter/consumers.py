@@ -24,10 +24,6 @@ from quill_quota_limiter.usecases.take_in_team_usage import take_in_team_usage
 from quill_quota_limiter.wire.scope_states import from_wire_team_usage
 
 GROUP = "quota-limiter"
-USAGE_WAIT_MS = 20
-"""Usage comes all the time, and a limit follows it at once (L9)."""
-CUSTOMERS_WAIT_MS = 50
-"""Each wait is a request while nothing happens: what comes now and then costs less of them."""
 
 F = TypeVar("F")
 _TakeIn = Callable[..., Awaitable[frozenset[str]]]
@@ -48,7 +44,6 @@ def customers(store: TransactionalStore, board: AnswerBoard) -> Consumption[Cust
         group=GROUP,
         decode=_decode_customer,
         apply=_applying(take_in_customers, store, board),
-        max_wait_ms=CUSTOMERS_WAIT_MS,
     )
 
 
@@ -59,7 +54,6 @@ def period_usage(store: TransactionalStore, board: AnswerBoard) -> Consumption[O
         group=GROUP,
         decode=_decode_usage,
         apply=_applying(take_in_usage, store, board),
-        max_wait_ms=USAGE_WAIT_MS,
     )
 
 
@@ -80,7 +74,6 @@ def credit_balances(store: TransactionalStore, board: AnswerBoard) -> Consumptio
         group=GROUP,
         decode=_decode_credits,
         apply=_applying(take_in_credits, store, board),
-        max_wait_ms=CUSTOMERS_WAIT_MS,
     )
 
 

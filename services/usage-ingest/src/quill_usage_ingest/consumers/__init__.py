@@ -6,7 +6,7 @@ from typing import Final
 
 from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
 from quill_contracts.topics import CATALOG, CUSTOMERS, USAGE_REPORTS
-from quill_runtime.consumption import UNHURRIED_WAIT_MS, Consumption, FollowUp, Received, Record, Rejected
+from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Transaction
 from quill_runtime.outbox import Outbox
 
@@ -35,7 +35,6 @@ from quill_usage_ingest.wire.usage_reports import UnstorableText, from_wire_usag
 BATCH_RECORDS_MAX: Final = 2_000
 LANES: Final = 2
 """Transactions at once; more only contend for the two cores this is measured on."""
-FETCH_WAIT_MS: Final = 10
 
 
 def usage_reports(
@@ -77,7 +76,6 @@ def usage_reports(
         decode=decode_usage_report,
         apply=apply,
         max_records=BATCH_RECORDS_MAX,
-        max_wait_ms=FETCH_WAIT_MS,
         lanes=LANES,
     )
 
@@ -126,9 +124,7 @@ def catalog(group: str, *, slots: CounterSlots) -> Consumption[MeteredProduct]:
         await project_event_meters(tx=usage, events=events)
         await sweep_all_organizations(transaction.connection)
 
-    return Consumption(
-        topic=CATALOG.name, group=group, decode=_decode_product, apply=apply, max_wait_ms=UNHURRIED_WAIT_MS
-    )
+    return Consumption(topic=CATALOG.name, group=group, decode=_decode_product, apply=apply)
 
 
 def _decode_customer(record: Record) -> Organization:

@@ -27,8 +27,6 @@ from quill_usage_ingest.wire.queued_reports import INTAKES, read_queued_report
 
 BATCH_RECORDS_MAX: Final = 200
 """A report of many teams opens to megabytes."""
-FETCH_WAIT_MS: Final = 100
-"""They have been through a queue; what they cost while none comes is taken from reports that come all the time."""
 
 
 def daily_reports(
@@ -84,7 +82,6 @@ def daily_reports(
         decode=_decode,
         apply=apply,
         max_records=BATCH_RECORDS_MAX,
-        max_wait_ms=FETCH_WAIT_MS,
     )
 
 

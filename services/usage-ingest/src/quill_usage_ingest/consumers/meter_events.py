@@ -21,7 +21,6 @@ from quill_usage_ingest.usecases.record_events import record_events
 from quill_usage_ingest.wire.meter_events import InvalidEvent, from_wire_event
 
 BATCH_RECORDS_MAX: Final = 1_000
-FETCH_WAIT_MS: Final = 50
 
 
 def meter_events(
@@ -67,7 +66,6 @@ def meter_events(
         decode=decode_meter_event,
         apply=apply,
         max_records=BATCH_RECORDS_MAX,
-        max_wait_ms=FETCH_WAIT_MS,
     )
 
 

@@ -13,7 +13,7 @@ from quill_contracts.topics import DAILY_REPORTS, MESSAGE_BYTES_MAX, REPORT_RUNS
 from quill_runtime import dead_letters
 from quill_runtime.background import BackgroundTask
 from quill_runtime.clock import Clock
-from quill_runtime.consumption import UNHURRIED_WAIT_MS, Consumption, Received, Record, Rejected
+from quill_runtime.consumption import Consumption, Received, Record, Rejected
 from quill_runtime.database import Database, Transaction, is_unavailable
 from quill_runtime.outbox import Outbox
 from quill_runtime.publisher import Outgoing, Publisher, PublishFailed
@@ -43,7 +43,7 @@ def report_runs(group: str) -> Consumption[ReportRun]:
         for item in received:
             await runs.take_in(item.message, pointer=item.record, now=now)
 
-    return Consumption(topic=REPORT_RUNS.name, group=group, decode=_decode, apply=apply, max_wait_ms=UNHURRIED_WAIT_MS)
+    return Consumption(topic=REPORT_RUNS.name, group=group, decode=_decode, apply=apply)
 
 
 def _decode(record: Record) -> ReportRun:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from quill_contracts.intakes import DailyReport
 from quill_contracts.topics import DAILY_REPORTS, USAGE_REPORTS
-from quill_runtime.consumption import UNHURRIED_WAIT_MS, Consumption, FollowUp, Received, Record, Rejected
+from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Transaction
 
 from quill_usage_ingest.domain.generation import Generation, ShadowedGenerations
@@ -43,7 +43,6 @@ def report_teams(
         decode=decode_report_teams,
         apply=apply,
         max_records=BATCH_RECORDS_MAX,
-        max_wait_ms=UNHURRIED_WAIT_MS,
     )
 
 
@@ -98,7 +97,6 @@ def daily_report_teams(
         decode=_decode_daily,
         apply=apply,
         max_records=BATCH_RECORDS_MAX,
-        max_wait_ms=UNHURRIED_WAIT_MS,
     )
 
 

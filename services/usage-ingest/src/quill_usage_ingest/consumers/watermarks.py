@@ -6,7 +6,7 @@ from typing import Final
 
 from quill_contracts.sources import SourceWatermark
 from quill_contracts.topics import WATERMARKS
-from quill_runtime.consumption import UNHURRIED_WAIT_MS, Consumption, Received, Record, Rejected
+from quill_runtime.consumption import Consumption, Received, Record, Rejected
 from quill_runtime.database import Transaction
 from quill_runtime.outbox import Outbox
 
@@ -32,7 +32,7 @@ def watermarks(group: str, *, outbox: Outbox, heard: HeardSources) -> Consumptio
         for claim in claims:
             heard.note(claim.source, now)
 
-    return Consumption(topic=WATERMARKS.name, group=group, decode=_decode, apply=apply, max_wait_ms=UNHURRIED_WAIT_MS)
+    return Consumption(topic=WATERMARKS.name, group=group, decode=_decode, apply=apply)
 
 
 def _decode(record: Record) -> SourceWatermark:
