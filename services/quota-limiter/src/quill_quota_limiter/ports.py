@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from quill_runtime.event_store import NewEvent, StoredEvent
 
@@ -347,8 +347,7 @@ class LimitIndex:
     scoped: AbstractSet[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What answers are made from, where it was read, and how long ago it was certainly the newest.
 
     An organization or token that is missing is not known. ``limits`` says the same of all standings, by meter.

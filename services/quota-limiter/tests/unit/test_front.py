@@ -8,7 +8,7 @@ import jwt
 import pytest
 from quill_quota_limiter import wire
 from quill_quota_limiter.api import quota
-from quill_quota_limiter.api.authorization import VERIFIED_MAX, Gate
+from quill_quota_limiter.api.authorization import UNLICENSED, UNLICENSED_MAX, VERIFIED_MAX, Gate
 from quill_quota_limiter.api.front import QuotaFront
 from quill_quota_limiter.store.memory import MemoryBoard, MemoryLimits
 from quill_quota_limiter.store.mirror import Mirror
@@ -255,6 +255,17 @@ async def test_remembered_tokens_are_bounded(parts):
     parts.gate.admit(f"Bearer {license_token('acme')}")
     assert len(parts.gate._verified) == VERIFIED_MAX
     assert "0" not in parts.gate._verified
+
+
+async def test_a_header_without_a_license_is_remembered_as_it_is_and_no_other(parts):
+    header = SERVICE
+    assert parts.gate.admit(header) is parts.gate.admit(header) is UNLICENSED
+    for other in (header + "x", header[:-1], header.replace("Bearer", "Basic"), None):
+        with pytest.raises(Unauthorized):
+            parts.gate.admit(other)
+    for spaces in range(2 * UNLICENSED_MAX):
+        parts.gate.admit(header + " " * spaces)
+    assert len(parts.gate._unlicensed) == UNLICENSED_MAX
 
 
 async def test_the_document_declares_every_quota_path(parts):

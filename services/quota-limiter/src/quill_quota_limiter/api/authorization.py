@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from quill_runtime import auth
 from quill_runtime.auth import ApiTokens, Forbidden, Key, Keyring
@@ -12,6 +13,8 @@ from quill_quota_limiter.domain.quota_answer import OrganizationStanding
 LICENSE_AUDIENCE = "posthog:license-key"
 SCOPES = ("operator", "service")
 VERIFIED_MAX = 10_000
+UNLICENSED_MAX = 1_000
+"""Headers, of which one token can make many by spaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ class Caller:
             raise _not_yours(attr)
 
 
+UNLICENSED: Final = Caller()
+"""A service or operator, who may ask about everybody."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Verified:
     """A token that was good, until when it may be, and the very key that said so."""
@@ -55,13 +62,14 @@ class Gate:
 
     A license's token that was verified is remembered by its exact text until it expires, at most `VERIFIED_MAX` of
     them. The key is compared each time, so that a license that is revoked or whose key is replaced takes its tokens
-    along at once.
+    along at once. The header of a service or operator is remembered too: its token is good while the process lives.
     """
 
     tokens: ApiTokens
     keyring: Keyring
     clock: Clock
     _verified: dict[str, _Verified] = field(default_factory=dict, repr=False)
+    _unlicensed: set[str] = field(default_factory=set, repr=False)
 
     def admit(self, authorization: str | None) -> Caller:
         """The caller behind a license token, or behind a service's or operator's static one.
@@ -70,10 +78,14 @@ class Gate:
             Unauthorized: neither.
             Forbidden: a static token of another scope.
         """
+        if authorization in self._unlicensed:
+            return UNLICENSED
         token = auth.bearer(authorization)
         if not auth.looks_signed(token):
             self.tokens.require(authorization, *SCOPES)
-            return Caller()
+            if authorization is not None and len(self._unlicensed) < UNLICENSED_MAX:
+                self._unlicensed.add(authorization)
+            return UNLICENSED
         now = self.clock.now()
         known = self._verified.get(token)
         if known is not None and self._is_still_good(known, now):

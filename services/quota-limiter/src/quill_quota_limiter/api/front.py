@@ -6,7 +6,7 @@ for byte what the application would have said; authentication and metrics are th
 """
 
 import time
-from typing import Final
+from typing import Final, get_args
 
 from quill_runtime.http import BODY_BYTES_MAX
 from quill_runtime.problems import Problem, response_to
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quill_quota_limiter.api.authorization import Gate
 from quill_quota_limiter.api.quota import Answered, QuotaDesk
+from quill_quota_limiter.ports import AnswerSource
 
 PREFIX: Final = "/v1/quota"
 ONE: Final = "/v1/quota/{organization_id}/{usage_key}"
@@ -23,10 +24,12 @@ ORGANIZATION: Final = "/v1/quota/{organization_id}"
 MANY: Final = "/v1/quota"
 PACKED: Final = "/v1/quota/packed"
 
+_BY_SEGMENTS: Final = {4: ORGANIZATION, 5: ONE}
 _SECONDS = {
     (method, route): HTTP_SECONDS.labels(method, route, "200")
     for method, route in (("GET", ONE), ("GET", ORGANIZATION), ("POST", MANY), ("POST", PACKED))
 }
+_SOURCES: Final = {name: (b"quill-answer-source", name.encode()) for name in get_args(AnswerSource)}
 _JSON: Final = (b"content-type", b"application/json")
 
 
@@ -59,7 +62,7 @@ class QuotaFront:
                 "type": "http.response.start",
                 "status": 200,
                 "headers": [
-                    (b"quill-answer-source", answered.source.encode()),
+                    _SOURCES[answered.source],
                     (b"quill-answer-age-ms", b"%d" % answered.age_ms),
                     (b"content-length", b"%d" % len(body)),
                     _JSON,
@@ -95,16 +98,16 @@ class QuotaFront:
 
 def _route(scope: Scope) -> str | None:
     """Which of our routes this is, or none if it is another's or needs more than we do here."""
-    if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+    if scope["type"] != "http":
         return None
-    path: str = scope["path"].rstrip("/")
-    if "\x00" in path or b"%00" in scope["query_string"]:
+    path: str = scope["path"]
+    if not path.startswith(PREFIX) or "\x00" in path or b"%00" in scope["query_string"]:
         return None
+    path = path.rstrip("/")
     if scope["method"] == "GET":
         segments = path.split("/")
-        if not all(segments[1:]) or segments[2] != "quota":
-            return None
-        return {5: ONE, 4: ORGANIZATION}.get(len(segments))
+        route = _BY_SEGMENTS.get(len(segments))
+        return route if route is not None and segments[2] == "quota" and all(segments[3:]) else None
     if scope["method"] == "POST" and path in (MANY, PACKED) and _is_plain(scope):
         return path
     return None

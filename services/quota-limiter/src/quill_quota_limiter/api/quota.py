@@ -7,7 +7,7 @@ calls it as it is. The routes here declare the same for the OpenAPI document, an
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request
@@ -54,8 +54,7 @@ class _PackedAnswer(msgspec.Struct, frozen=True):
     unknown: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """An answer in bytes, what it was made from, and how old that was."""
 
     body: bytes
