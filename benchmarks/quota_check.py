@@ -34,7 +34,6 @@ from quill_stack.processes import Child, leashed
 from quill_stack.progress import Progress
 from quill_stack.stores import Stores
 
-from benchmarks.support.cpu import cpu_seconds
 from benchmarks.support.figures import Ratio, machine, median_of, print_json, print_ratios, print_table, ratio_of
 from benchmarks.support.http_load import LoadFigures
 from benchmarks.support.population import (
@@ -225,13 +224,12 @@ def _measure_http(subject: Subject, *, seconds: float) -> Figures:
     order = {
         "host": HOST,
         "port": subject.port,
+        "pid": subject.pid,
         "connections": subject.connections,
         "seconds": seconds,
         "requests": [base64.b64encode(request).decode() for request in subject.requests],
     }
-    before = cpu_seconds(subject.pid)
     answer = _generate_load(order, seconds=seconds + LOAD_GRACE_SECONDS)
-    cpu = cpu_seconds(subject.pid) - before
     load = LoadFigures(**json.loads(answer))
     if load.refused:
         raise Refused(f"{subject.name}: {load.refused} of {load.requests} answers were not 200")
@@ -239,7 +237,7 @@ def _measure_http(subject: Subject, *, seconds: float) -> Figures:
         f"{subject.name}.per_second": load.per_second,
         f"{subject.name}.p50_ms": load.p50_ms,
         f"{subject.name}.p99_ms": load.p99_ms,
-        f"{subject.name}.cpu_us": cpu / load.requests * 1e6,
+        f"{subject.name}.cpu_us": load.server_cpu_seconds / load.requests * 1e6,
     }
 
 

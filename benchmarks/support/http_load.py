@@ -17,6 +17,8 @@ from typing import Any, Final, cast
 
 import uvloop
 
+from benchmarks.support.cpu import cpu_seconds
+
 HEAD_END: Final = b"\r\n\r\n"
 LENGTH: Final = b"content-length: "
 STATUS: Final = slice(9, 12)
@@ -34,6 +36,8 @@ class LoadFigures:
     p99_ms: float
     refused: int
     """Answers other than 200."""
+    server_cpu_seconds: float
+    """What the server used from the first connection to the last answer, and not while we started."""
 
     @property
     def per_second(self) -> float:
@@ -95,13 +99,17 @@ class _Asker(asyncio.Protocol):
         self._next = (self._next + 1) % len(self._requests)
 
 
-async def run_load(*, host: str, port: int, connections: int, seconds: float, requests: Sequence[bytes]) -> LoadFigures:
+async def run_load(
+    *, host: str, port: int, pid: int, connections: int, seconds: float, requests: Sequence[bytes]
+) -> LoadFigures:
     """Keep ``connections`` busy for ``seconds``; each begins elsewhere in ``requests`` and goes round.
+
+    ``pid`` is the server's process.
 
     Raises:
         OSError: the server cannot be reached or hung up.
     """
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), cpu_seconds(pid)
     loop = asyncio.get_running_loop()
     stride = max(1, len(requests) // connections)
     askers = [_Asker(requests, number * stride, began + seconds) for number in range(connections)]
@@ -109,7 +117,7 @@ async def run_load(*, host: str, port: int, connections: int, seconds: float, re
         for asker in askers:
             await loop.create_connection(partial(_itself, asker), host, port)
         await asyncio.gather(*(asker.done for asker in askers))
-    ended = time.perf_counter()
+    ended, cpu_ended = time.perf_counter(), cpu_seconds(pid)
     latencies = sorted(latency for asker in askers for latency in asker.latencies)
     return LoadFigures(
         requests=len(latencies),
@@ -117,6 +125,7 @@ async def run_load(*, host: str, port: int, connections: int, seconds: float, re
         p50_ms=latencies[len(latencies) // 2] * 1e3,
         p99_ms=latencies[len(latencies) * 99 // 100] * 1e3,
         refused=sum(asker.refused for asker in askers),
+        server_cpu_seconds=cpu_ended - cpu_began,
     )
 
 

@@ -70,6 +70,8 @@ class Consumer(Generic[M]):
         self._outbox = outbox
         self._clock = clock
         self._owned: dict[Partition, Ownership] = {}
+        self._read_under: dict[Partition, Ownership] = {}
+        """What was owned when the batch in hand left the client."""
         self._settled_pending: dict[Partition, int] = {}
         self._failures = 0
         self._busy = asyncio.Lock()
@@ -194,9 +196,15 @@ class Consumer(Generic[M]):
         """The next batch, or nothing.
 
         FastStream's own read is followed by a sleep of the same length when it found nothing: deaf half of the time.
+
+        A partition whose position is not taken up yet is about to be sought to it, and what was read of it before comes
+        again. That has to be seen here, in the same step in which the records left the client: a moment later the
+        position may be taken up, and a batch from further on would pass for the next one and skip what lies between.
         """
         batches = await consumer.getmany(timeout_ms=READ_WAIT_MS, max_records=self.consumption.max_records)
-        return tuple(chain.from_iterable(batches.values()))
+        self._read_under = dict(self._owned)
+        ours = [records for tp, records in batches.items() if Partition(tp.topic, tp.partition) in self._read_under]
+        return tuple(chain.from_iterable(ours))
 
     async def _parse(self, records: tuple[ConsumerRecord, ...]) -> KafkaMessage:
         """Build the message without touching header bytes: one that is not UTF-8 must not skip a batch (F6)."""
@@ -244,14 +252,14 @@ class Consumer(Generic[M]):
         return True
 
     def _ours_to_do(self, raw_records: Sequence[ConsumerRecord]) -> list[Record]:
-        """Without what a fetch begun before the seek hands out too early or again.
-
-        A partition whose position is not taken up yet is about to be sought to it; what is settled here is done.
-        """
+        """Without what was read under another ownership than today's, which comes again, and what is settled here."""
         records = []
         for raw in raw_records:
-            ownership = self._owned.get(Partition(raw.topic, raw.partition))
-            if ownership is not None and raw.offset >= ownership.settled_offset:
+            partition = Partition(raw.topic, raw.partition)
+            ownership = self._owned.get(partition)
+            if ownership is None or ownership is not self._read_under.get(partition):
+                continue
+            if raw.offset >= ownership.settled_offset:
                 records.append(_record(raw))
         return records
 

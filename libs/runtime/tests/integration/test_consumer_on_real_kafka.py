@@ -199,6 +199,42 @@ async def test_records_handed_out_before_the_position_is_taken_up_are_left_for_a
         assert consumer._ours_to_do(early) == [], "it is done"
 
 
+async def test_what_was_read_before_the_seek_and_is_handed_out_after_it_skips_nothing(kafka, effects, monkeypatch):
+    """The second record, read early and handed out late, once passed for the next one: the first was lost (L4)."""
+    topic = kafka.fresh_topic()
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 3))
+    consumer = consumer_of(effects, topic, kafka.bootstrap_servers, max_records=1)
+    early: list[int] = []
+    two_are_read = asyncio.Event()
+    take, getmany = positions.take, AIOKafkaConsumer.getmany
+
+    async def take_late(*args, **given):
+        await two_are_read.wait()
+        return await take(*args, **given)
+
+    async def noted_getmany(self, *args, **given):
+        batches = await getmany(self, *args, **given)
+        if not consumer._owned:
+            early.extend(record.offset for records in batches.values() for record in records)
+        return batches
+
+    async def read_and_dawdle(client):
+        batch = await consumer._read(client)
+        if len(early) == 2:
+            two_are_read.set()
+            while not consumer._owned:
+                await asyncio.sleep(0.01)
+        return batch
+
+    monkeypatch.setattr(positions, "take", take_late)
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", noted_getmany)
+    monkeypatch.setattr(consumer._subscriber, "get_msg", read_and_dawdle)
+    async with running(consumer):
+        await until_read(consumer, topic, 3)
+    assert early == [0, 1]
+    assert await effects.counts() == {0: 1, 1: 1, 2: 1}
+
+
 async def test_a_trace_goes_on_through_outbox_and_kafka_into_the_readers_work(kafka, effects):
     topic = kafka.fresh_topic()
     trace.set_tracer_provider(TracerProvider())
