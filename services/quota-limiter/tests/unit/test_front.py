@@ -1,6 +1,7 @@
 """The front and the application say the same, byte for byte; and what a verified token is worth, and how long."""
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -16,7 +17,7 @@ from quill_quota_limiter.store.mirror_follower import MirrorFollower
 from quill_quota_limiter.store.standing_lookup import StandingLookup
 from quill_quota_limiter.usecases import rebuild_answers, take_in_customers, take_in_usage
 from quill_runtime import auth
-from quill_runtime.auth import ApiTokens, Key, Keyring, Unauthorized
+from quill_runtime.auth import ApiTokens, Forbidden, Key, Keyring, Unauthorized
 from quill_runtime.http import create_app
 
 NOW = datetime(2026, 10, 10, 12, tzinfo=UTC)
@@ -195,6 +196,27 @@ async def test_a_limit_that_has_ended_allows_at_once_wherever_it_is_read(parts):
         packed = await parts.ask(parts.front, "POST", "/v1/quota/packed", json=asked, headers=headers)
         assert packed.json()["limited"] == []
         await load_whole(parts)
+
+
+async def test_an_answer_at_hand_is_given_to_whom_it_concerns_and_only_while_it_is_true(parts):
+    await load_whole(parts)
+    service, acme = parts.gate.admit(SERVICE), parts.gate.admit(f"Bearer {license_token('acme')}")
+    assert parts.desk.answer_at_hand(service, "acme", "events") is None, "nobody has asked yet"
+    said = await parts.desk.answer_one(service, "acme", "events")
+    for caller in (service, acme):
+        assert parts.desk.answer_at_hand(caller, "acme", "events")[:2] == (said.body, "mirror")
+    with pytest.raises(Forbidden):
+        parts.desk.answer_at_hand(parts.gate.admit(f"Bearer {license_token('beta')}"), "acme", "events")
+    parts.mirror.synced_at -= 3_600
+    assert parts.desk.answer_at_hand(service, "acme", "events") is None, "the mirror is stale"
+    parts.mirror.synced_at += 3_600
+    parts.clock.at = datetime(2026, 11, 1, tzinfo=UTC)
+    assert parts.desk.answer_at_hand(service, "acme", "events") is None, "the limit has ended"
+    parts.clock.at = NOW
+    parts.mirror.put("acme", replace(parts.mirror.standings["acme"], revision=99))
+    assert parts.desk.answer_at_hand(service, "acme", "events") is None, "something newer is known"
+    parts.mirror.remove("acme")
+    assert parts.desk.answer_at_hand(service, "acme", "events") is None, "it is not known any more"
 
 
 async def test_who_knows_nothing_refuses_and_who_once_knew_says_how_long_ago(parts):

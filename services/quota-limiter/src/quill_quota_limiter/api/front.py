@@ -48,7 +48,7 @@ class QuotaFront:
             return
         started = time.perf_counter()
         try:
-            answered = await self._answer(route, scope, receive)
+            answered = self._at_hand(route, scope) or await self._answer(route, scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a document and never a trace
             response = response_to(error, path=scope["path"])
             HTTP_SECONDS.labels(scope["method"], route, str(response.status_code)).observe(
@@ -72,12 +72,15 @@ class QuotaFront:
         await send({"type": "http.response.body", "body": body})
         _SECONDS[scope["method"], route].observe(time.perf_counter() - started)
 
+    def _at_hand(self, route: str, scope: Scope) -> Answered | None:
+        if route is not ONE or scope["query_string"]:
+            return None
+        caller = self._gate.admit(_authorization(scope))
+        segments = scope["path"].split("/")
+        return self._desk.answer_at_hand(caller, segments[3], segments[4])
+
     async def _answer(self, route: str, scope: Scope, receive: Receive) -> Answered:
-        authorization = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value.decode("latin-1")
-                break
+        authorization = _authorization(scope)
         if scope["method"] == "POST":
             body = await _read_body(receive)
             caller = self._gate.admit(authorization)
@@ -110,6 +113,14 @@ def _route(scope: Scope) -> str | None:
         return route if route is not None and segments[2] == "quota" and all(segments[3:]) else None
     if scope["method"] == "POST" and path in (MANY, PACKED) and _is_plain(scope):
         return path
+    return None
+
+
+def _authorization(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            header: str = value.decode("latin-1")
+            return header
     return None
 
 

@@ -65,6 +65,10 @@ class Answered(NamedTuple):
 class Lookup(Protocol):
     """What `quill_quota_limiter.store.standing_lookup.StandingLookup` does."""
 
+    def at_hand(self, organization_id: str) -> tuple[OrganizationStanding, int] | None:
+        """The standing and its age in milliseconds, if a fresh mirror has it."""
+        ...
+
     async def read(self, organization_ids: Sequence[str], tokens: Sequence[str] = ()) -> Reading: ...
 
 
@@ -79,6 +83,25 @@ class QuotaDesk:
     clock: Clock
     unknown: UnknownOrganizationPolicy
     _encoded: dict[tuple[str, ...], tuple[OrganizationStanding, datetime | None, bytes]] = field(default_factory=dict)
+
+    def answer_at_hand(self, caller: Caller, organization_id: str, usage_key: str) -> Answered | None:
+        """What `answer_one` would say of an organization, if it was said before and nothing has changed since.
+
+        ``None``: ask `answer_one`. Nine of ten checks end here, without waiting for anything.
+        """
+        found = self.lookup.at_hand(organization_id)
+        kept = self._encoded.get((organization_id, usage_key))
+        if found is None or kept is None:
+            return None
+        standing, age_ms = found
+        until = kept[1]
+        if kept[0] is not standing or (until is not None and self.clock.now() >= until):
+            return None
+        if caller.license_id is not None:
+            caller.check_names(organization_id, attr="organization_id")
+            caller.check_owns(standing, attr="organization_id")
+        _CHECKED["mirror"].inc()
+        return Answered(kept[2], "mirror", age_ms)
 
     async def answer_one(
         self, caller: Caller, name: str, usage_key: str, *, by: str = "organization", part: str | None = None
@@ -142,10 +165,9 @@ class QuotaDesk:
             Forbidden: the caller may not ask about one of the organizations.
         """
         checks = read_checks(body)
-        if caller.license_id is not None:
-            for number, check in enumerate(checks):
-                if check.organization_id is not None:
-                    caller.check_names(check.organization_id, attr=f"checks__{number}__organization_id")
+        for number, check in enumerate(checks if caller.license_id is not None else ()):
+            if check.organization_id is not None:
+                caller.check_names(check.organization_id, attr=f"checks__{number}__organization_id")
         names = [check.organization_id for check in checks if check.organization_id is not None]
         tokens = [check.token for check in checks if check.token is not None]
         reading = await self.lookup.read(names, tokens)
@@ -153,20 +175,20 @@ class QuotaDesk:
         if caller.license_id is not None:
             _check_batch(caller, checks, reading)
         now = self.clock.now()
-        encode = self._encode_answer
+        encode, encoded = self._encode_answer, self._encoded
         parts = []
         for check in checks:
             name = check.organization_id
             if name is None:
                 name = owners.get(check.token)  # type: ignore[arg-type]
             standing = standings.get(name) if name is not None else None
-            scopes: tuple[str, ...] | None = None
-            if standing is not None and standing.scopes is not None:
-                if check.token is not None:
-                    scopes = standing.scopes.scopes_of_token(check.token)
-                elif check.team is not None:
-                    scopes = standing.scopes.teams.get(check.team, ())
-            parts.append(encode(name, check.usage_key, standing, now, scopes))
+            if check.team is None and check.token is None:
+                # As `_encode_answer` would find it; the call costs as much as all else that is done for a check.
+                kept = encoded.get((name, check.usage_key))  # type: ignore[arg-type]
+                if kept is not None and kept[0] is standing and (kept[1] is None or now < kept[1]):
+                    parts.append(kept[2])
+                    continue
+            parts.append(encode(name, check.usage_key, standing, now, _scopes_of(check, standing)))
         return _answered(b'{"answers":[' + b",".join(parts) + b"]}", reading, checks=len(checks))
 
     async def answer_packed(self, caller: Caller, body: bytes) -> Answered:
@@ -350,6 +372,15 @@ def respond(answered: Answered) -> Response:
 def _answered(body: bytes, reading: Reading, *, checks: int) -> Answered:
     _CHECKED[reading.source].inc(checks)
     return Answered(body, reading.source, reading.age_ms)
+
+
+def _scopes_of(check: Check, standing: OrganizationStanding | None) -> tuple[str, ...] | None:
+    """What binds who asked beside the organization; ``None``: the organization asked, or has no scopes."""
+    if standing is None or standing.scopes is None:
+        return None
+    if check.token is not None:
+        return standing.scopes.scopes_of_token(check.token)
+    return None if check.team is None else standing.scopes.teams.get(check.team, ())
 
 
 def _check_batch(caller: Caller, checks: Sequence[Check], reading: Reading) -> None:

@@ -61,7 +61,8 @@ class MultiplexedBoardReader:
 
     async def _answer(self, questions: list[_Question]) -> None:
         try:
-            reading = await self._read({name for names, _ in questions for name in names})
+            wanted = questions[0][0] if len(questions) == 1 else {name for names, _ in questions for name in names}
+            reading = await self._read(wanted)
         except Exception as error:  # noqa: BLE001 - each of them is told
             for _, answered in questions:
                 if not answered.done():
@@ -85,10 +86,20 @@ class MultiplexedBoardReader:
             revisions = await asked
             if not self._is_still(generation, await pointer):
                 continue
+            if self._holds_all(names, revisions):
+                return BoardReading(is_complete=True, standings=self._mirror.standings)
             standings, unknown = self._from_mirror(names, revisions)
             if not unknown or await self._fetch(generation, unknown, standings):
                 return BoardReading(is_complete=True, standings=standings)
         raise BoardUnavailable("the answers were rebuilt faster than they could be read")
+
+    def _holds_all(self, names: list[str], revisions: list[bytes | None]) -> bool:
+        """Whether all of them are known and the mirror has each as new as Redis does: then it is the answer."""
+        held = self._mirror.standings
+        return all(
+            revision is not None and (known := held.get(name)) is not None and known.revision >= int(revision)
+            for name, revision in zip(names, revisions, strict=True)
+        )
 
     def _from_mirror(
         self, names: list[str], revisions: list[bytes | None]

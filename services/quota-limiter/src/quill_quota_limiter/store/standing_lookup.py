@@ -44,6 +44,12 @@ class StandingLookup:
         age = asyncio.get_running_loop().time() - self.mirror.synced_at
         return int(age * 1e3) if age <= self.stale_seconds else None
 
+    def at_hand(self, organization_id: str) -> tuple[OrganizationStanding, int] | None:
+        """The standing and its age in milliseconds, if a fresh mirror has it."""
+        standing = self.mirror.standings.get(organization_id)
+        age = self.fresh_age_ms()
+        return None if standing is None or age is None else (standing, age)
+
     async def read(self, organization_ids: Collection[str], tokens: Collection[str] = ()) -> Reading:
         """Standings of organizations and of the owners of tokens, all from one source.
 
