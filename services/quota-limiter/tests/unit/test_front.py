@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import jwt
+import msgspec
 import pytest
 from quill_quota_limiter import wire
 from quill_quota_limiter.api import quota
@@ -217,6 +218,21 @@ async def test_an_answer_at_hand_is_given_to_whom_it_concerns_and_only_while_it_
     assert parts.desk.answer_at_hand(service, "acme", "events") is None, "something newer is known"
     parts.mirror.remove("acme")
     assert parts.desk.answer_at_hand(service, "acme", "events") is None, "it is not known any more"
+
+
+async def test_answers_kept_are_bounded_and_stay_right(parts, monkeypatch):
+    monkeypatch.setattr(quota, "ENCODED_MAX", 3)
+    await load_whole(parts)
+    caller, known = parts.gate.admit(SERVICE), {"acme": {"events", "recordings"}, "beta": {"events"}}
+    keys = ["events", "recordings", *(f"unknown-{n}" for n in range(7)), "events"]
+    checks = [{"organization_id": name, "usage_key": key} for key in keys for name in ("acme", "beta")]
+    for _ in range(2):
+        said = await parts.desk.answer_many(caller, msgspec.json.encode({"checks": checks}))
+        answers = msgspec.json.decode(said.body)["answers"]
+        assert [(a["organization_id"], a["usage_key"], a["known"]) for a in answers] == [
+            (c["organization_id"], c["usage_key"], c["usage_key"] in known[c["organization_id"]]) for c in checks
+        ]
+        assert sum(map(len, parts.desk._encoded.values())) <= 3
 
 
 async def test_who_knows_nothing_refuses_and_who_once_knew_says_how_long_ago(parts):
