@@ -18,6 +18,7 @@ from quill_quota_limiter.api.authorization import Gate
 from quill_quota_limiter.api.quota import Answered, QuotaDesk
 from quill_quota_limiter.ports import AnswerSource
 
+PLACES_MAX: Final = 50_000
 PREFIX: Final = "/v1/quota"
 ONE: Final = "/v1/quota/{organization_id}/{usage_key}"
 ORGANIZATION: Final = "/v1/quota/{organization_id}"
@@ -40,15 +41,22 @@ class QuotaFront:
         self._app = app
         self._desk = desk
         self._gate = gate
+        self._places: dict[str, tuple[str, str]] = {}
+        """Which organization and meter the addresses of single checks name, so that the next look is the only one."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = _route(scope)
+        started = time.perf_counter()
+        place = self._places.get(scope.get("path", ""))
+        if place is not None and (scope.get("method") != "GET" or scope["query_string"]):
+            place = None
+        route = ONE if place is not None else _route(scope)
         if route is None:
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
         try:
-            answered = self._at_hand(route, scope) or await self._answer(route, scope, receive)
+            answered = None if place is None else self._at_hand(place, scope)
+            if answered is None:
+                answered = await self._answer(route, scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a document and never a trace
             response = response_to(error, path=scope["path"])
             HTTP_SECONDS.labels(scope["method"], route, str(response.status_code)).observe(
@@ -72,12 +80,9 @@ class QuotaFront:
         await send({"type": "http.response.body", "body": body})
         _SECONDS[scope["method"], route].observe(time.perf_counter() - started)
 
-    def _at_hand(self, route: str, scope: Scope) -> Answered | None:
-        if route is not ONE or scope["query_string"]:
-            return None
+    def _at_hand(self, place: tuple[str, str], scope: Scope) -> Answered | None:
         caller = self._gate.admit(_authorization(scope))
-        segments = scope["path"].split("/")
-        return self._desk.answer_at_hand(caller, segments[3], segments[4])
+        return self._desk.answer_at_hand(caller, *place)
 
     async def _answer(self, route: str, scope: Scope, receive: Receive) -> Answered:
         authorization = _authorization(scope)
@@ -95,6 +100,10 @@ class QuotaFront:
             part = named.get(by) if by in ("team", "scope") else None
         segments = scope["path"].rstrip("/").split("/")
         if route == ONE:
+            if not query:
+                if len(self._places) >= PLACES_MAX:
+                    self._places.clear()
+                self._places[scope["path"]] = segments[3], segments[4]
             return await self._desk.answer_one(caller, segments[3], segments[4], by=by, part=part)
         return await self._desk.answer_organization(caller, segments[3], by=by, part=part)
 

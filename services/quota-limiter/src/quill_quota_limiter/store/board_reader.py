@@ -61,8 +61,8 @@ class MultiplexedBoardReader:
 
     async def _answer(self, questions: list[_Question]) -> None:
         try:
-            wanted = questions[0][0] if len(questions) == 1 else {name for names, _ in questions for name in names}
-            reading = await self._read(wanted)
+            wanted = [names for names, _ in questions]
+            reading = await self._read(wanted[0] if len(wanted) == 1 else set().union(*wanted))
         except Exception as error:  # noqa: BLE001 - each of them is told
             for _, answered in questions:
                 if not answered.done():
@@ -95,11 +95,12 @@ class MultiplexedBoardReader:
 
     def _holds_all(self, names: list[str], revisions: list[bytes | None]) -> bool:
         """Whether all of them are known and the mirror has each as new as Redis does: then it is the answer."""
-        held = self._mirror.standings
-        return all(
-            revision is not None and (known := held.get(name)) is not None and known.revision >= int(revision)
-            for name, revision in zip(names, revisions, strict=True)
-        )
+        held = self._mirror.standings.get
+        for name, revision in zip(names, revisions, strict=True):
+            known = held(name)
+            if revision is None or known is None or known.revision < int(revision):
+                return False
+        return True
 
     def _from_mirror(
         self, names: list[str], revisions: list[bytes | None]

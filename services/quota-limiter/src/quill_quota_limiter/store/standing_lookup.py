@@ -4,7 +4,7 @@ The last known state is given with its age and never invented: a process that kn
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,10 +38,14 @@ class StandingLookup:
     store: LimitsStore
     stale_seconds: float
     _store_turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(STORE_READS_AT_ONCE))
+    _time: Callable[[], float] | None = None
+    """The running loop's clock; asked for at every check, looked up once."""
 
     def fresh_age_ms(self) -> int | None:
         """Milliseconds since the mirror was certainly whole, or ``None`` when it cannot answer by itself."""
-        age = asyncio.get_running_loop().time() - self.mirror.synced_at
+        if self._time is None:
+            self._time = asyncio.get_running_loop().time
+        age = self._time() - self.mirror.synced_at
         return int(age * 1e3) if age <= self.stale_seconds else None
 
     def at_hand(self, organization_id: str) -> tuple[OrganizationStanding, int] | None:
@@ -75,7 +79,7 @@ class StandingLookup:
     async def _read_elsewhere(self, organization_ids: Collection[str], tokens: Collection[str]) -> Reading:
         try:
             owners = await self.board.token_owners(tokens) if tokens else {}
-            reading = await self.board.read({*organization_ids, *(owners or {}).values()})
+            reading = await self.board.read({*organization_ids, *owners.values()} if owners else organization_ids)
             if reading.is_complete and owners is not None:
                 return Reading(reading.standings, owners, "redis", 0)
         except BoardUnavailable as error:
