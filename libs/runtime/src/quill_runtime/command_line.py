@@ -12,7 +12,7 @@ import uvloop
 
 from quill_runtime import telemetry
 from quill_runtime.auth import InvalidApiTokens
-from quill_runtime.lifecycle import Service, serve
+from quill_runtime.lifecycle import Service, calm_garbage_collector, serve
 from quill_runtime.migrations import migrate, runtime_history, service_history
 from quill_runtime.sealing import InvalidSealingKeys
 from quill_runtime.settings import EXIT_BAD_CONFIGURATION, ServiceSettings, load
@@ -68,7 +68,8 @@ def run(
         return
     if asked.command in commands:
         try:
-            sys.stdout.write(f"{asyncio.run(commands[asked.command].run(settings, asked))}\n")
+            calm_garbage_collector()
+            sys.stdout.write(f"{uvloop.run(commands[asked.command].run(settings, asked))}\n")
         except CommandRefused as error:
             parser.exit(EXIT_REFUSED, f"{asked.command}: {error}\n")
         return

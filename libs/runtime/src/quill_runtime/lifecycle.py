@@ -100,7 +100,7 @@ async def serve(service: Service, *, host: str, port: int) -> None:
             task.result()
 
 
-def _calm_garbage_collector() -> None:
+def calm_garbage_collector() -> None:
     """What was loaded at the start stays for good, so stop looking at it; look at the rest less often.
 
     Full collections over a loaded process are what makes the slowest answers slow (performance.md, 2b).
@@ -117,7 +117,7 @@ async def _serve_without_signals(server: uvicorn.Server) -> None:
 
 async def _run(service: Service, server: uvicorn.Server, stopping: asyncio.Event) -> None:
     async with service.running():
-        _calm_garbage_collector()
+        calm_garbage_collector()
         log.info("service.started", service=service.name)
         await stopping.wait()
         log.info("service.stopping", service=service.name)
