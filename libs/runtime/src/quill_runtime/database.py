@@ -3,15 +3,17 @@
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 T = TypeVar("T")
 
@@ -21,6 +23,8 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 CONNECT_TIMEOUT_SECONDS = 5.0
 POOL_TIMEOUT_SECONDS = 5.0
 CONFLICT_RETRIES = 8
+IDLE_PING_SECONDS = 1.0
+_RETURNED_AT = "quill_returned_at"
 
 _UNSTORABLE_TEXT = frozenset({"22021", "22P05"})
 _RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock timeout
@@ -68,7 +72,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT_SECONDS,
-            pool_pre_ping=True,
+            pool_use_lifo=True,
             isolation_level="READ COMMITTED",
             json_deserializer=_document,
             connect_args={
@@ -83,6 +87,7 @@ class Database:
                 },
             },
         )
+        _ping_what_lay_idle(self._engine.sync_engine)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -153,6 +158,28 @@ def is_conflict(error: BaseException) -> bool:
 def is_unstorable_text(error: BaseException) -> bool:
     """A text holds a NUL character, which no Postgres text or JSON can keep: the caller's fault, not the database's."""
     return sqlstate(error) in _UNSTORABLE_TEXT
+
+
+def _ping_what_lay_idle(engine: Engine) -> None:
+    """Ask a connection whether it is still there when it was not used for a while, and not before each use.
+
+    Asking takes three round trips, as many as half a transaction. What breaks in between fails one transaction as
+    unavailable, which consumers repeat, and its pool is emptied with it.
+    """
+
+    def returned(_connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info[_RETURNED_AT] = time.monotonic()
+
+    def taken(connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get(_RETURNED_AT, time.monotonic()) < IDLE_PING_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except Exception as error:
+            raise InvalidatePoolError("the connection was closed while it lay idle") from error
+
+    event.listen(engine, "checkin", returned)
+    event.listen(engine, "checkout", taken)
 
 
 def is_unavailable(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from quill_runtime.database import Database, Transaction
 from quill_runtime.event_store import Append, NewEvent, PostgresEventStream, StoredEvent
 from quill_runtime.outbox import Outbox
 from sqlalchemy import Row, Text, and_, bindparam, cast, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from quill_quota_limiter import wire
 from quill_quota_limiter.domain.credit_balance import CreditBalance
@@ -70,13 +70,16 @@ class PostgresLimitsTransaction(TeamRows):
         wanted = sorted(organization_ids)
         if not wanted:
             return {}
-        statement = insert(tables.limit_states).on_conflict_do_nothing()
-        await self._connection.execute(statement, [{"organization_id": name} for name in wanted])
-        rows = await self._connection.execute(
-            _LIMITS.where(tables.limit_states.c.organization_id == func.any(wanted))
-            .order_by(tables.limit_states.c.organization_id)
-            .with_for_update()
-        )
+        locked = await self._locked(wanted)
+        new = [name for name in wanted if name not in locked]
+        if new:
+            statement = insert(tables.limit_states).on_conflict_do_nothing()
+            await self._connection.execute(statement, [{"organization_id": name} for name in new])
+            locked |= await self._locked(new)
+        return {name: locked[name] for name in wanted}
+
+    async def _locked(self, organization_ids: Sequence[str]) -> dict[str, OrganizationLimits]:
+        rows = await self._connection.execute(_LOCKED, {"organization_ids": organization_ids})
         return {row.organization_id: _limits(row) for row in rows}
 
     async def keep_customers(self, customers: Collection[Customer]) -> frozenset[str]:
@@ -406,6 +409,11 @@ def _limits_row(limits: OrganizationLimits) -> dict[str, Any]:
 # Documents come as texts and are decoded into what they hold at once, not by way of dicts.
 _DOCUMENTS = frozenset({"meters", "thresholds", "scopes", "spend_thresholds"})
 _LIMITS = select(*(cast(c, Text).label(c.name) if c.name in _DOCUMENTS else c for c in tables.limit_states.c))
+_LOCKED = (
+    _LIMITS.where(tables.limit_states.c.organization_id == func.any(bindparam("organization_ids", type_=ARRAY(Text))))
+    .order_by(tables.limit_states.c.organization_id)
+    .with_for_update()
+)
 _meters = msgspec.json.Decoder(dict[str, MeterLimit]).decode
 _thresholds = msgspec.json.Decoder(dict[str, tuple[int, ...]]).decode
 _scopes = msgspec.json.Decoder(OrganizationScopes).decode
