@@ -362,9 +362,7 @@ class Consumer(Generic[M]):
     async def _check_owned(self, transaction: Transaction, decoded: Sequence[Received[M]]) -> None:
         """Lock the position rows before any effect, so that two owners of a partition take turns."""
         touched = {Partition(item.record.topic, item.record.partition) for item in decoded}
-        await positions.advance(
-            transaction, group=self.group, owned=self._owned, applied=dict.fromkeys(touched, 0), settled={}
-        )
+        await positions.lock(transaction, group=self.group, owned=self._owned, partitions=touched)
 
     async def _flush_settled(self) -> None:
         if not self._settled_pending:

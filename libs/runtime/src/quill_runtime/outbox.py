@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, text
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from quill_runtime.background import BackgroundTask
 from quill_runtime.database import Database, Transaction, is_unavailable
@@ -24,6 +25,9 @@ RETRY_SECONDS = 1.0
 RELAY_LOCK = 0x5155_494C_4C01
 """Advisory lock that keeps one relay per database at work, so one key's messages leave in the order they were saved."""
 VALUE_BYTES_MAX = 512 * 1024
+_TRY_LOCK = select(func.pg_try_advisory_xact_lock(RELAY_LOCK))
+_NEXT = select(outbox_table).order_by(outbox_table.c.id).limit(RELAY_BATCH)
+_REMOVE = delete(outbox_table).where(outbox_table.c.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))))
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +93,8 @@ class OutboxRelay(BackgroundTask):
     async def _run(self) -> None:
         while True:
             try:
-                if not await self._relay_batch():
+                # What was committed here meanwhile has set the wake-up, and is not waited for.
+                if await self._relay_batch() < RELAY_BATCH:
                     await self._outbox.wait_for_work()
             except asyncio.CancelledError:
                 raise
@@ -100,16 +105,16 @@ class OutboxRelay(BackgroundTask):
     async def _relay_batch(self) -> int:
         async with self._database.begin() as transaction:
             connection = transaction.connection
-            if not await connection.scalar(select(func.pg_try_advisory_xact_lock(RELAY_LOCK))):
+            if not await connection.scalar(_TRY_LOCK):
                 return 0
-            rows = (await connection.execute(select(outbox_table).order_by(outbox_table.c.id).limit(RELAY_BATCH))).all()
+            rows = (await connection.execute(_NEXT)).all()
             OUTBOX_ROWS.set(len(rows))
             if not rows:
                 return 0
             await self._publisher.publish_all(
                 [Outgoing(row.topic, row.key, row.value, dict(row.headers)) for row in rows]
             )
-            await connection.execute(delete(outbox_table).where(outbox_table.c.id.in_([row.id for row in rows])))
+            await connection.execute(_REMOVE, {"ids": [row.id for row in rows]})
         return len(rows)
 
 

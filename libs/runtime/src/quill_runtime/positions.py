@@ -4,15 +4,37 @@ Taking a partition raises its owner epoch; a write under an older epoch touches 
 given up. So a zombie that was thought dead cannot commit anything (reliability A8, fault 22).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import TextClause, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_runtime.database import Transaction
 from quill_runtime.tables import consumer_positions
+
+# One statement for all partitions of a batch: a topic has twelve, and a statement each was half of a small batch.
+_LOCK: Final[TextClause] = text(
+    """
+    select p.topic, p.partition
+    from unnest(cast(:topics as text[]), cast(:numbers as int[]), cast(:epochs as bigint[])) as k(topic, number, epoch)
+    join consumer_positions as p on p.topic = k.topic and p.partition = k.number and p.owner_epoch = k.epoch
+    where p.consumer_group = :group
+    order by p.topic, p.partition
+    for update of p
+    """
+)
+_ADVANCE: Final[TextClause] = text(
+    """
+    update consumer_positions as p
+    set applied_offset = greatest(p.applied_offset, k.applied), settled_offset = greatest(p.settled_offset, k.settled)
+    from unnest(cast(:topics as text[]), cast(:numbers as int[]), cast(:epochs as bigint[]),
+                cast(:applied as bigint[]), cast(:settled as bigint[])) as k(topic, number, epoch, applied, settled)
+    where p.consumer_group = :group and p.topic = k.topic and p.partition = k.number and p.owner_epoch = k.epoch
+    returning p.topic, p.partition
+    """
+)
 
 
 class Fenced(Exception):
@@ -70,6 +92,19 @@ async def take(transaction: Transaction, *, group: str, partitions: Iterable[Par
     return taken
 
 
+async def lock(
+    transaction: Transaction, *, group: str, owned: Mapping[Partition, Ownership], partitions: Collection[Partition]
+) -> None:
+    """Hold these partitions' rows until the end of the transaction, so that two owners take turns.
+
+    Raises:
+        Fenced: at least one partition has a newer owner; the transaction must be rolled back.
+    """
+    if partitions:
+        parameters = _epochs(group, owned, sorted(partitions))
+        _check_all(partitions, await transaction.connection.execute(_LOCK, parameters))
+
+
 async def advance(
     transaction: Transaction,
     *,
@@ -83,29 +118,32 @@ async def advance(
     Raises:
         Fenced: at least one partition has a newer owner; the transaction must be rolled back.
     """
-    for partition in sorted({*applied, *settled}):
-        ownership = owned.get(partition)
-        if ownership is None:
+    partitions = sorted({*applied, *settled})
+    if partitions:
+        parameters = _epochs(group, owned, partitions) | {
+            "applied": [applied.get(partition, 0) for partition in partitions],
+            "settled": [settled.get(partition, 0) for partition in partitions],
+        }
+        _check_all(partitions, await transaction.connection.execute(_ADVANCE, parameters))
+
+
+def _epochs(group: str, owned: Mapping[Partition, Ownership], partitions: Sequence[Partition]) -> dict[str, Any]:
+    for partition in partitions:
+        if partition not in owned:
             raise Fenced(f"{partition.topic}[{partition.number}] is not assigned here any more")
-        result = await transaction.connection.execute(
-            update(consumer_positions)
-            .where(
-                consumer_positions.c.consumer_group == group,
-                consumer_positions.c.topic == partition.topic,
-                consumer_positions.c.partition == partition.number,
-                consumer_positions.c.owner_epoch == bindparam("epoch", ownership.epoch),
-            )
-            .values(
-                applied_offset=text("greatest(applied_offset, :to_applied)").bindparams(
-                    to_applied=applied.get(partition, 0)
-                ),
-                settled_offset=text("greatest(settled_offset, :to_settled)").bindparams(
-                    to_settled=settled.get(partition, 0)
-                ),
-            )
-        )
-        if result.rowcount != 1:
-            raise Fenced(f"{partition.topic}[{partition.number}] has a newer owner than epoch {ownership.epoch}")
+    return {
+        "group": group,
+        "topics": [partition.topic for partition in partitions],
+        "numbers": [partition.number for partition in partitions],
+        "epochs": [owned[partition].epoch for partition in partitions],
+    }
+
+
+def _check_all(partitions: Collection[Partition], rows: Iterable[Any]) -> None:
+    fenced = set(partitions) - {Partition(row.topic, row.partition) for row in rows}
+    if fenced:
+        first = min(fenced)
+        raise Fenced(f"{first.topic}[{first.number}] has a newer owner")
 
 
 async def positions(transaction: Transaction, *, group: str) -> dict[Partition, Ownership]:

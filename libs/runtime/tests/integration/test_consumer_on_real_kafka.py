@@ -321,9 +321,10 @@ async def test_poison_is_parked_with_its_bytes_and_reason_and_everything_around_
         counts = await effects.reach(56)
         async with asyncio.timeout(60):
             while True:
+                # The position first: what is committed between two looks is in the second alone.
                 async with effects.database.begin() as transaction:
-                    parked = await dead_letters.waiting(transaction)
                     standing = await positions.positions(transaction, group=consumer.group)
+                    parked = await dead_letters.waiting(transaction)
                 if standing[Partition(topic, 0)].applied_offset == 60:
                     break
                 await asyncio.sleep(0.05)

@@ -175,10 +175,7 @@ class PostgresLimitsTransaction(TeamRows):
         )
 
     async def credits(self, organization_ids: Collection[str]) -> dict[str, CreditBalance]:
-        table = tables.credit_balances
-        rows = await self._connection.execute(
-            select(table).where(table.c.organization_id == func.any(list(organization_ids)))
-        )
+        rows = await self._connection.execute(_CREDITS, {"organization_ids": list(organization_ids)})
         return {
             row.organization_id: CreditBalance(row.organization_id, row.revision, row.currency, row.balance_minor)
             for row in rows
@@ -201,18 +198,11 @@ class PostgresLimitsTransaction(TeamRows):
         return {row.organization_id: row.prices for row in rows}
 
     async def customers(self, organization_ids: Collection[str]) -> dict[str, Customer]:
-        table = tables.customers
-        rows = await self._connection.execute(
-            select(*(column for column in table.c if column.name not in _NOT_FOR_DECISIONS)).where(
-                table.c.organization_id == func.any(list(organization_ids))
-            )
-        )
+        rows = await self._connection.execute(_CUSTOMERS, {"organization_ids": list(organization_ids)})
         return {row.organization_id: _customer(row) for row in rows}
 
     async def usages(self, organization_ids: Collection[str]) -> dict[str, OrganizationUsage]:
-        rows = await self._connection.execute(
-            select(tables.period_usage).where(tables.period_usage.c.organization_id == func.any(list(organization_ids)))
-        )
+        rows = await self._connection.execute(_USAGES, {"organization_ids": list(organization_ids)})
         return {
             row.organization_id: OrganizationUsage(
                 row.organization_id, row.revision, msgspec.convert(row.periods, tuple[PeriodQuantities, ...])
@@ -316,9 +306,7 @@ class PostgresLimitsTransaction(TeamRows):
         )
 
     async def limits(self, organization_ids: Collection[str]) -> dict[str, OrganizationLimits]:
-        rows = await self._connection.execute(
-            _LIMITS.where(tables.limit_states.c.organization_id == func.any(list(organization_ids)))
-        )
+        rows = await self._connection.execute(_LIMITS_OF, {"organization_ids": list(organization_ids)})
         return {row.organization_id: _limits(row) for row in rows}
 
     async def known_among(self, organization_ids: Collection[str]) -> frozenset[str]:
@@ -409,11 +397,15 @@ def _limits_row(limits: OrganizationLimits) -> dict[str, Any]:
 # Documents come as texts and are decoded into what they hold at once, not by way of dicts.
 _DOCUMENTS = frozenset({"meters", "thresholds", "scopes", "spend_thresholds"})
 _LIMITS = select(*(cast(c, Text).label(c.name) if c.name in _DOCUMENTS else c for c in tables.limit_states.c))
-_LOCKED = (
-    _LIMITS.where(tables.limit_states.c.organization_id == func.any(bindparam("organization_ids", type_=ARRAY(Text))))
-    .order_by(tables.limit_states.c.organization_id)
-    .with_for_update()
+# Made once: putting a statement together takes as long as running it.
+_ASKED = func.any(bindparam("organization_ids", type_=ARRAY(Text)))
+_LIMITS_OF = _LIMITS.where(tables.limit_states.c.organization_id == _ASKED)
+_LOCKED = _LIMITS_OF.order_by(tables.limit_states.c.organization_id).with_for_update()
+_CUSTOMERS = select(*(column for column in tables.customers.c if column.name not in _NOT_FOR_DECISIONS)).where(
+    tables.customers.c.organization_id == _ASKED
 )
+_USAGES = select(tables.period_usage).where(tables.period_usage.c.organization_id == _ASKED)
+_CREDITS = select(tables.credit_balances).where(tables.credit_balances.c.organization_id == _ASKED)
 _meters = msgspec.json.Decoder(dict[str, MeterLimit]).decode
 _thresholds = msgspec.json.Decoder(dict[str, tuple[int, ...]]).decode
 _scopes = msgspec.json.Decoder(OrganizationScopes).decode
