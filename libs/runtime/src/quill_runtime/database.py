@@ -163,7 +163,7 @@ def is_unstorable_text(error: BaseException) -> bool:
 def _ping_what_lay_idle(engine: Engine) -> None:
     """Ask a connection whether it is still there when it was not used for a while, and not before each use.
 
-    Asking takes three round trips, as many as half a transaction. What breaks in between fails one transaction as
+    Asking takes three round trips. What breaks in between fails one transaction as
     unavailable, which consumers repeat, and its pool is emptied with it.
     """
 

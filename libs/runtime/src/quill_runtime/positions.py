@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from quill_runtime.database import Transaction
 from quill_runtime.tables import consumer_positions
 
-# One statement for all partitions of a batch: a topic has twelve, and a statement each was half of a small batch.
+# One statement for all partitions of a batch: with one each, the smallest batches of a wide topic cost the most.
 _LOCK: Final[TextClause] = text(
     """
     select p.topic, p.partition

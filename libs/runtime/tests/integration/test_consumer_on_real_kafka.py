@@ -520,7 +520,7 @@ async def test_an_idle_consumer_listens_all_the_time(kafka, effects, monkeypatch
 
 
 async def test_an_idle_consumer_asks_the_broker_now_and_then_and_hears_of_a_record_at_once(kafka, effects):
-    """A hundred fetches a second and consumer once were a sixth of an idle service."""
+    """With one short wait for all fetches it asked up to a hundred times a second."""
     topic = kafka.fresh_topic()
     async with running(consumer_of(effects, topic, kafka.bootstrap_servers)) as consumer:
         await produce(kafka.bootstrap_servers, topic, numbers(0, 3))

@@ -89,12 +89,13 @@ class QuotaDesk:
     _encoded: dict[str, dict[str, _Encoded]] = field(default_factory=dict)
     """By meter and organization: a name found twice is quicker than a pair made and hashed."""
     _encoded_count: int = 0
+    """Of answers in ``_encoded``: adding its parts up at each new one would cost a batch of unknown meters seconds."""
     _encoded_scoped: dict[tuple[str, ...], _Encoded] = field(default_factory=dict)
 
     def answer_at_hand(self, caller: Caller, organization_id: str, usage_key: str) -> Answered | None:
         """What `answer_one` would say of an organization, if it was said before and nothing has changed since.
 
-        ``None``: ask `answer_one`. Nine of ten checks end here, without waiting for anything.
+        ``None``: ask `answer_one`. It waits for nothing, so most checks of what does not change are answered here.
         """
         found = self.lookup.at_hand(organization_id)
         kept = self._encoded.get(usage_key, _NOTHING).get(organization_id)

@@ -15,7 +15,7 @@ from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.organization_facts import OrganizationFacts
 from quill_quota_limiter.domain.organization_scopes import ScopeFacts
 from quill_quota_limiter.domain.rule_table import RuleTable
-from quill_quota_limiter.domain.scope import TEAM_PREFIX, LimitScope, ScopeSettings
+from quill_quota_limiter.domain.scope import ScopeSettings
 from quill_quota_limiter.domain.scope_evaluation import scope_inputs
 from quill_quota_limiter.domain.scope_forecast import forecast_scope, present_scope_rate
 from quill_quota_limiter.domain.what_if import forecast, present_rate
@@ -113,12 +113,9 @@ def _of_scope(
         detail = f"{attr}: a limit of a team or project knows no such thing; assume {', '.join(ASSUMED_OF_SCOPES)}"
         raise Problem(400, "invalid_input", detail, attr=attr)
     settings = limits.scopes.settings if limits.scopes is not None else ScopeSettings()
-    in_force = settings.in_force({*known.tokens.values(), *known.usage})
-    scope = next((each for each in in_force if each.scope_id == name), None)
-    if scope is None and name.startswith(TEAM_PREFIX):
-        scope = LimitScope(name, "team", (name.removeprefix(TEAM_PREFIX),))
+    scope = settings.named(name, {*known.tokens.values(), *known.usage})
     if scope is None:
-        projects = ", ".join(each.scope_id for each in in_force if each.kind == "project") or "none"
+        projects = ", ".join(each.scope_id for each in settings.scopes if each.kind == "project") or "none"
         detail = f"this organization has no {name!r}; known: {projects}"
         raise Problem(400, "unknown_scope", detail, attr="scope")
     if asked.meter not in scope.caps and not asked.names("quota"):

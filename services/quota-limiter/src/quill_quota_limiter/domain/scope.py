@@ -82,6 +82,13 @@ class ScopeSettings:
                 scopes[name] = LimitScope(name, "team", (team,), {**self.each_team, **own})
         return tuple(scopes[name] for name in sorted(scopes))
 
+    def named(self, name: str, teams: Collection[str]) -> LimitScope | None:
+        """The scope of this name; a team is one too before anybody has set a limit for it."""
+        found = next((scope for scope in self.in_force(teams) if scope.scope_id == name), None)
+        if found is None and name.startswith(TEAM_PREFIX):
+            return LimitScope(name, "team", (name.removeprefix(TEAM_PREFIX),))
+        return found
+
 
 def scopes_of_teams(scopes: Collection[LimitScope]) -> dict[str, tuple[str, ...]]:
     """For each team the scopes it is in, the project before the team itself: the wider one first."""

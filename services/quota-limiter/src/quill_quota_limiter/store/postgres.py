@@ -397,7 +397,7 @@ def _limits_row(limits: OrganizationLimits) -> dict[str, Any]:
 # Documents come as texts and are decoded into what they hold at once, not by way of dicts.
 _DOCUMENTS = frozenset({"meters", "thresholds", "scopes", "spend_thresholds"})
 _LIMITS = select(*(cast(c, Text).label(c.name) if c.name in _DOCUMENTS else c for c in tables.limit_states.c))
-# Made once: putting a statement together takes as long as running it.
+# Made once: what is put together anew each time is also compared with the compiled statements anew.
 _ASKED = func.any(bindparam("organization_ids", type_=ARRAY(Text)))
 _LIMITS_OF = _LIMITS.where(tables.limit_states.c.organization_id == _ASKED)
 _LOCKED = _LIMITS_OF.order_by(tables.limit_states.c.organization_id).with_for_update()

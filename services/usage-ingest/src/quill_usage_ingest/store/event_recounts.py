@@ -22,7 +22,7 @@ _LEFT_BEHIND: Final[tuple[Table, ...]] = (event_windows, event_values, event_per
 
 @dataclass(frozen=True, slots=True)
 class EventRecounts:
-    """Counts kept events for new meters, and removes the numbers of meters that are no more."""
+    """Counts kept events for new meters, and removes the numbers of meters that are no more or stand in no more."""
 
     database: Database
     slots: CounterSlots

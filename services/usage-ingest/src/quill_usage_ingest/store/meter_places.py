@@ -10,7 +10,7 @@ from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.wire.snapshots import NEVER_REPORTED, PackedPeriod
 
 EventUsage = Mapping[tuple[str, datetime, datetime], Mapping[str, tuple[int, int, int]]]
-"""Organization and period to the usage of event meters: complete, partial, maximum."""
+"""Organization and period to usage kept elsewhere, of event meters and stand-ins: complete, partial, maximum."""
 _NONE: Final[Mapping[str, tuple[int, int, int]]] = {}
 
 

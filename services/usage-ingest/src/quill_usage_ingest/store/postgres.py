@@ -383,7 +383,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
         return await self._slots.places(counters)
 
     async def event_usage(self, meters: MeterMap, organization_ids: Collection[str], *, since: datetime) -> EventUsage:
-        """What the meters that events feed used in periods since then; asks nothing when there are none."""
+        """What meters that events feed, or that are counted anew, used since then; asks nothing when none can be."""
         return await event_usage(self._connection, meters, organization_ids, since=since)
 
     async def known_among_parked(self, *, limit: int) -> list[str]:

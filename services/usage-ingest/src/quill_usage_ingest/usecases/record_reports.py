@@ -74,7 +74,7 @@ class CurrentUsage:
     usage: PeriodUsage | None
     meters: MeterMap
     event_usage: Mapping[str, int] = field(default_factory=dict)
-    """What meters that events feed used in the period."""
+    """Complete usage in the period of meters that events feed, and of those that are counted anew."""
 
 
 class NotYours(Exception):

@@ -29,7 +29,8 @@ def to_wire_usage(
 ) -> dict[str, Any]:
     """Periods newest first, each with its freshness; with a meter only that one, and its cells by window and source.
 
-    ``events`` is the usage of event meters by organization and period.
+    ``events`` is usage by organization and period that does not stand in the periods themselves: of meters that events
+    feed, and of those that are counted anew.
     """
     shown = meters if meter is None else meters.only(meter)
     document: dict[str, Any] = {
