@@ -7,9 +7,8 @@ or only in part (F3, F4).
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from itertools import chain
 from typing import Any, Generic, TypeVar, cast
 
 import structlog
@@ -24,6 +23,7 @@ from quill_runtime.clock import Clock
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected, rejection_of
 from quill_runtime.database import Database, Transaction, is_conflict, is_unavailable
 from quill_runtime.fetching import PARTIAL_WAIT_MS, hold_whole_fetches
+from quill_runtime.offset_hints import OffsetHints
 from quill_runtime.outbox import Outbox
 from quill_runtime.positions import Fenced, Ownership, Partition
 from quill_runtime.telemetry import BATCH_SECONDS, CONSUMED, CONSUMER_LAG, trace_context, tracer
@@ -32,12 +32,13 @@ M = TypeVar("M")
 
 BACK_OFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Waits after failures of infrastructure; the last one repeats. Far below ``max_poll_interval``."""
-COMMIT_TIMEOUT_SECONDS = 5.0
 ASSIGN_TIMEOUT_SECONDS = 20.0
 SESSION_TIMEOUT_MS = 10_000
 HEARTBEAT_MS = 1_000
 """How soon a member hears of a rebalance; also how long one takes at the start."""
 STOP_TIMEOUT_SECONDS = 20.0
+LANE_WAIT_MS = 20
+"""How long a lane that has nothing to do waits for records before it looks whether the others still have."""
 FETCH_BYTES_MIN = 1024 * 1024
 BYTES_A_RECORD = 4 * 1024
 """What a partition is asked for at once: a batch of everyday records even when all of them stand in one partition."""
@@ -71,9 +72,13 @@ class Consumer(Generic[M]):
         self._clock = clock
         self._owned: dict[Partition, Ownership] = {}
         self._read_under: dict[Partition, Ownership] = {}
-        """What was owned when the batch in hand left the client."""
+        """Under what each partition's records in hand left the client."""
         self._settled_pending: dict[Partition, int] = {}
+        self._hints = OffsetHints(self.name, self._owned, lambda: self.kafka)
         self._failures = 0
+        self._at_work: set[int] = set()
+        """Lanes that have records in hand."""
+        self._is_stopping = False
         self._busy = asyncio.Lock()
         self.broker = KafkaBroker(bootstrap_servers, logger=None)
         self._subscriber = self.broker.subscriber(
@@ -116,10 +121,12 @@ class Consumer(Generic[M]):
 
     async def stop(self) -> None:
         """Finish the batch in hand, settle, leave the group; bounded, since correctness never depends on it (A13)."""
+        self._is_stopping = True
         try:
             async with asyncio.timeout(STOP_TIMEOUT_SECONDS):
                 async with self._busy:
                     await self._flush_settled()
+                await self._hints.stop()
                 await self.broker.stop()
         except (KafkaError, TimeoutError, OSError) as error:
             log.warning("consumer.stop_failed", consumer=self.name, error=repr(error))
@@ -188,7 +195,9 @@ class Consumer(Generic[M]):
     def revoked(self) -> None:
         """Forget all ownership; a batch in hand will find itself fenced."""
         self._owned.clear()
+        self._read_under.clear()
         self._settled_pending.clear()
+        self._hints.forget()
 
     # -- one batch -------------------------------------------------------------------------------------------------
 
@@ -197,14 +206,34 @@ class Consumer(Generic[M]):
 
         FastStream's own read is followed by a sleep of the same length when it found nothing: deaf half of the time.
 
+        A full batch is often the backlog of one partition, and the other lanes would have nothing to do; so what the
+        client holds for them is taken along.
+        """
+        records = await self._take(consumer, timeout_ms=READ_WAIT_MS)
+        if len(records) < self.consumption.max_records or self.consumption.lanes == 1:
+            return records
+        taken = {self._lane_of(record.partition) for record in records}
+        others = self._partitions_of(set(range(self.consumption.lanes)) - taken)
+        return records + await self._take(consumer, *others, timeout_ms=0) if others else records
+
+    async def _take(
+        self, consumer: AIOKafkaConsumer, *partitions: TopicPartition, timeout_ms: int
+    ) -> tuple[ConsumerRecord, ...]:
+        """Records of these partitions, or of all when none is named.
+
         A partition whose position is not taken up yet is about to be sought to it, and what was read of it before comes
         again. That has to be seen here, in the same step in which the records left the client: a moment later the
         position may be taken up, and a batch from further on would pass for the next one and skip what lies between.
         """
-        batches = await consumer.getmany(timeout_ms=READ_WAIT_MS, max_records=self.consumption.max_records)
-        self._read_under = dict(self._owned)
-        ours = [records for tp, records in batches.items() if Partition(tp.topic, tp.partition) in self._read_under]
-        return tuple(chain.from_iterable(ours))
+        batches = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=self.consumption.max_records)
+        taken: list[ConsumerRecord] = []
+        for tp, records in batches.items():
+            partition = Partition(tp.topic, tp.partition)
+            ownership = self._owned.get(partition)
+            if ownership is not None:
+                self._read_under[partition] = ownership
+                taken += records
+        return tuple(taken)
 
     async def _parse(self, records: tuple[ConsumerRecord, ...]) -> KafkaMessage:
         """Build the message without touching header bytes: one that is not UTF-8 must not skip a batch (F6)."""
@@ -226,13 +255,37 @@ class Consumer(Generic[M]):
             records = self._ours_to_do(cast("tuple[ConsumerRecord, ...]", message.raw_message))
             if not records:
                 return
-            lanes: dict[int, list[Record]] = {}
+            lanes: dict[int, list[Record]] = {0: []}
+            if len(records) >= self.consumption.split_at:
+                lanes = {lane: [] for lane in range(self.consumption.lanes)}
             for record in records:
-                lanes.setdefault(record.partition % self.consumption.lanes, []).append(record)
-            if all(await asyncio.gather(*(self._drive(lane) for lane in lanes.values()))):
+                lanes[self._lane_of(record.partition) % len(lanes)].append(record)
+            self._at_work = {lane for lane, part in lanes.items() if part}
+            if all(await asyncio.gather(*(self._run_lane(lane, part) for lane, part in lanes.items()))):
                 self._failures = 0
-            for partition, lag in self.lag().items():
-                CONSUMER_LAG.labels(partition.topic, partition.number).set(lag)
+
+    async def _run_lane(self, lane: int, records: list[Record]) -> bool:
+        """Do a lane's part of a batch, and what comes for it while another lane is at work.
+
+        False when something is to be handed out again.
+        """
+        while True:
+            if records:
+                self._at_work.add(lane)
+                is_done = await self._drive(records)
+                self._at_work.discard(lane)
+                if not is_done:
+                    return False
+            kafka, partitions = self.kafka, self._partitions_of({lane})
+            if not self._at_work or not partitions or self._is_stopping or kafka is None:
+                return True
+            records = self._ours_to_do(await self._take(kafka, *partitions, timeout_ms=LANE_WAIT_MS))
+
+    def _partitions_of(self, lanes: Collection[int]) -> list[TopicPartition]:
+        return [TopicPartition(p.topic, p.number) for p in self._owned if self._lane_of(p.number) in lanes]
+
+    def _lane_of(self, partition: int) -> int:
+        return partition % self.consumption.lanes
 
     async def _drive(self, records: Sequence[Record]) -> bool:
         """One lane's part of a batch; False when it is to be handed out again."""
@@ -249,6 +302,8 @@ class Consumer(Generic[M]):
             await self._rewind(records, error)
             return False
         BATCH_SECONDS.labels(self.consumption.topic).observe(time.monotonic() - started)
+        for partition, lag in self.lag().items():
+            CONSUMER_LAG.labels(partition.topic, partition.number).set(lag)
         return True
 
     def _ours_to_do(self, raw_records: Sequence[ConsumerRecord]) -> list[Record]:
@@ -280,7 +335,7 @@ class Consumer(Generic[M]):
             if (ownership := self._owned.get(partition)) is not None:
                 ownership.settled_offset = max(ownership.settled_offset, record.offset + 1)
                 self._settled_pending[partition] = ownership.settled_offset
-        await self._hint_kafka()
+        self._hints.soon()
 
     async def _apply_isolating(
         self,
@@ -338,7 +393,9 @@ class Consumer(Generic[M]):
         settled = {part: offset for part, offset in self._settled_pending.items() if is_alone or part in applied}
         async with self._database.begin() as transaction:
             follow_up = None
-            await self._check_owned(transaction, decoded)
+            # Before any effect: it locks the position rows, so that two owners of a partition take turns.
+            await positions.advance(transaction, group=self.group, owned=self._owned, applied=applied, settled=settled)
+            await self._lock_the_rest(transaction, decoded, {*applied, *settled})
             if decoded:
                 with tracer.start_as_current_span(
                     f"apply {self.consumption.topic}", context=trace_context(decoded[0].record.headers)
@@ -348,7 +405,6 @@ class Consumer(Generic[M]):
                 await dead_letters.park(
                     transaction, outbox=self._outbox, group=self.group, record=record, rejected=rejected, now=now
                 )
-            await positions.advance(transaction, group=self.group, owned=self._owned, applied=applied, settled=settled)
         for partition, offset in applied.items():
             if (ownership := self._owned.get(partition)) is not None:
                 ownership.applied_offset = max(ownership.applied_offset, offset)
@@ -359,10 +415,12 @@ class Consumer(Generic[M]):
         CONSUMED.labels(self.consumption.topic, "parked").inc(len(refused))
         return follow_up
 
-    async def _check_owned(self, transaction: Transaction, decoded: Sequence[Received[M]]) -> None:
-        """Lock the position rows before any effect, so that two owners of a partition take turns."""
+    async def _lock_the_rest(
+        self, transaction: Transaction, decoded: Sequence[Received[M]], held: Collection[Partition]
+    ) -> None:
+        """A part of a batch moves no position; its rows are locked all the same."""
         touched = {Partition(item.record.topic, item.record.partition) for item in decoded}
-        await positions.lock(transaction, group=self.group, owned=self._owned, partitions=touched)
+        await positions.lock(transaction, group=self.group, owned=self._owned, partitions=touched - set(held))
 
     async def _flush_settled(self) -> None:
         if not self._settled_pending:
@@ -375,21 +433,6 @@ class Consumer(Generic[M]):
             self._settled_pending.clear()
         except Exception as error:  # noqa: BLE001 - it only costs a repeat after the restart
             log.info("consumer.settle_failed", consumer=self.name, error=repr(error))
-
-    async def _hint_kafka(self) -> None:
-        """Tell Kafka how far we are, for people who look at lag; failing to do so means nothing (F7, A6)."""
-        kafka = self.kafka
-        if kafka is None:
-            return
-        offsets = {
-            TopicPartition(p.topic, p.number): offset for p, offset in self._settled_pending.items() if p in self._owned
-        }
-        try:
-            async with asyncio.timeout(COMMIT_TIMEOUT_SECONDS):
-                if offsets:
-                    await kafka.commit(offsets)
-        except (KafkaError, TimeoutError, ValueError) as error:
-            log.info("consumer.hint_failed", consumer=self.name, error=repr(error))
 
     async def _rewind(self, records: Sequence[Record], error: Exception) -> None:
         """Wait, then read the same records again, on every partition of the batch (F4)."""

@@ -69,7 +69,8 @@ class Consumption(Generic[M]):
     after a crash and must then have the same effect. ``apply`` raises `Rejected` for a record at fault.
 
     ``lanes`` part a batch by partition; each lane is a transaction of its own, and while one waits for the database
-    another computes. Only for topics whose key orders all that ``apply`` locks, else lanes wait for each other.
+    another computes. Only for topics whose key orders all that ``apply`` locks, else lanes wait for each other. A batch
+    of fewer than ``split_at`` records stays in one: a transaction has its price, however little it does.
     """
 
     topic: str
@@ -78,6 +79,7 @@ class Consumption(Generic[M]):
     apply: Callable[[Transaction, Sequence[Received[M]], datetime], Awaitable[FollowUp | None]]
     max_records: int = 500
     lanes: int = 1
+    split_at: int = 1
 
 
 def rejection_of(error: Exception) -> Rejected:

@@ -49,6 +49,7 @@ class Effects:
     batches: list[list[tuple[int, int]]] = field(default_factory=list)
     before_commit: Callable[[Transaction], Awaitable[None]] | None = None
     lanes: int = 1
+    split_at: int = 1
 
     async def create(self) -> None:
         async with self.database.begin() as transaction:
@@ -110,6 +111,7 @@ def consumer_of(effects: Effects, topic: str, bootstrap_servers: str, *, max_rec
             apply=effects.apply,
             max_records=max_records,
             lanes=effects.lanes,
+            split_at=effects.split_at,
         ),
         bootstrap_servers=bootstrap_servers,
         database=effects.database,
@@ -282,6 +284,87 @@ async def test_lanes_work_at_once_and_each_partition_stays_in_order(kafka, effec
         assert offsets == sorted(offsets)
 
 
+async def test_a_lane_goes_on_while_another_is_held_up(kafka, effects):
+    """It once waited at the end of each batch for the slowest lane."""
+    topic = kafka.fresh_topic(partitions=2)
+    effects.lanes = 2
+    release = asyncio.Event()
+    apply = effects.apply
+
+    async def hold_up_partition_1(transaction, received, now):
+        if received[0].record.partition == 1:
+            await release.wait()
+        return await apply(transaction, received, now)
+
+    effects.apply = hold_up_partition_1
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 40), partitions=2)
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers, max_records=4)):
+        # All of partition 0, though a batch takes four records and partition 1 has not finished its first.
+        assert (await effects.reach(20)).keys() == set(range(0, 40, 2))
+        release.set()
+        counts = await effects.reach(40)
+    assert set(counts.values()) == {1}
+    for partition in range(2):
+        offsets = [offset for batch in effects.batches for held, offset in batch if held == partition]
+        assert offsets == list(range(20))
+
+
+async def test_a_backlog_of_one_partition_leaves_no_lane_idle(kafka, effects, monkeypatch):
+    """A full batch comes from one partition, and what the client holds for the other lane is taken along."""
+    topic = kafka.fresh_topic(partitions=2)
+    effects.lanes = 2
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 40), partitions=2)
+    consumer = consumer_of(effects, topic, kafka.bootstrap_servers, max_records=5)
+    read: list[set[int]] = []
+
+    async def read_when_both_are_there(client):
+        async with asyncio.timeout(60):
+            while len(client._fetcher._records) < 2 and not read:
+                await asyncio.sleep(0.01)
+        batch = await consumer._read(client)
+        read.append({record.partition for record in batch})
+        return batch
+
+    monkeypatch.setattr(consumer._subscriber, "get_msg", read_when_both_are_there)
+    async with running(consumer):
+        counts = await effects.reach(40)
+    assert set(counts.values()) == {1}
+    assert read[0] == {0, 1}
+
+
+async def test_a_small_batch_is_one_transaction(kafka, effects):
+    topic = kafka.fresh_topic(partitions=2)
+    effects.lanes, effects.split_at = 2, 11
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 10), partitions=2)
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
+        counts = await effects.reach(10)
+    assert set(counts.values()) == {1}
+    assert any({partition for partition, _ in batch} == {0, 1} for batch in effects.batches)
+
+
+async def test_kafka_hears_how_far_the_group_is(kafka, effects):
+    topic = kafka.fresh_topic()
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 5))
+    asking = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=f"{topic}.test.{topic}")
+    await asking.start()
+    asking.assign([TopicPartition(topic, 0)])
+
+    async def told() -> int | None:
+        return await asking.committed(TopicPartition(topic, 0))
+
+    try:
+        async with running(consumer_of(effects, topic, kafka.bootstrap_servers)):
+            await effects.reach(5)
+            async with asyncio.timeout(60):
+                while await told() != 5:
+                    await asyncio.sleep(0.05)
+            await produce(kafka.bootstrap_servers, topic, numbers(5, 9))
+            await effects.reach(9)
+        assert await told() == 9, "at its end it leaves the newest behind"
+    finally:
+        await asking.stop()
+
+
 @in_one_lane_and_in_two
 async def test_a_failure_before_the_commit_of_a_batch_over_two_partitions_loses_neither(kafka, effects, lanes):
     effects.lanes = lanes
@@ -439,22 +522,52 @@ async def test_a_zombie_commits_nothing_once_another_member_owns_the_partition(k
         assert await effects.counts() == first, "after the take-over the old owner's batches must not land"
 
 
-async def test_a_batch_fenced_on_one_partition_is_done_again_on_the_others(kafka, effects):
+async def test_a_batch_fenced_on_one_partition_is_done_again_on_the_others(kafka, effects, monkeypatch):
     """It once was dropped whole: what belonged to partitions still owned waited for the next restart."""
     topic = kafka.fresh_topic(partitions=2)
     await produce(kafka.bootstrap_servers, topic, numbers(0, 20), partitions=2)
     consumer = consumer_of(effects, topic, kafka.bootstrap_servers)
+    fenced: list[set[Partition]] = []
+    advance = positions.advance
 
-    async def lose_one(_transaction: Transaction) -> None:
-        if {partition for partition, _ in effects.batches[-1]} == {0, 1}:
+    async def lose_one_before(transaction, *, applied, **given):
+        if len(applied) == 2:
+            fenced.append(set(applied))
             consumer._owned.pop(Partition(topic, 1), None)
+        await advance(transaction, applied=applied, **given)
 
-    effects.before_commit = lose_one
+    monkeypatch.setattr(positions, "advance", lose_one_before)
     async with running(consumer):
         counts = await effects.reach(10)
         await asyncio.sleep(0.5)
-    assert {partition for partition, _ in effects.batches[0]} == {0, 1}, "the first batch must have spanned both"
+    assert fenced, "the first batch must have spanned both"
     assert counts == await effects.counts() == dict.fromkeys(range(0, 20, 2), 1)
+
+
+async def test_what_is_revoked_under_a_batch_is_committed_before_the_next_owner_begins(kafka, effects):
+    """The position rows are held from the first statement on: a new owner waits for the commit and reads behind it."""
+    topic = kafka.fresh_topic()
+    consumer = consumer_of(effects, topic, kafka.bootstrap_servers)
+    taken: list[asyncio.Task[Any]] = []
+
+    async def take_over() -> Any:
+        async with effects.database.begin() as transaction:
+            return await positions.take(transaction, group=consumer.group, partitions=[Partition(topic, 0)])
+
+    async def revoke(_transaction: Transaction) -> None:
+        if not taken:
+            consumer.revoked()
+            taken.append(asyncio.create_task(take_over()))
+            await asyncio.sleep(0.3)
+            assert not taken[0].done()
+
+    effects.before_commit = revoke
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 5))
+    async with running(consumer):
+        counts = await effects.reach(5)
+    assert set(counts.values()) == {1}
+    (ownership,) = (await taken[0]).values()
+    assert ownership.applied_offset == 5
 
 
 async def test_the_watchdog_ends_the_process_when_the_fetch_task_has_died(kafka, effects):

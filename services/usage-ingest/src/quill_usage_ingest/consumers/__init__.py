@@ -35,6 +35,8 @@ from quill_usage_ingest.wire.usage_reports import UnstorableText, from_wire_usag
 BATCH_RECORDS_MAX: Final = 2_000
 LANES: Final = 2
 """Transactions at once; more only contend for the two cores this is measured on."""
+SPLIT_AT: Final = 200
+"""Records of a batch that are worth a transaction for each lane."""
 
 
 def usage_reports(
@@ -77,6 +79,7 @@ def usage_reports(
         apply=apply,
         max_records=BATCH_RECORDS_MAX,
         lanes=LANES,
+        split_at=SPLIT_AT,
     )
 
 
