@@ -4,8 +4,10 @@ A report costs one pass over its counters. One object per cell would cost severa
 objects are made only when somebody looks: to every reader this is a mapping of counter to `Cell`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Self
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Final, Self, overload
 
 from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.usage_cells import Cell, Cells
@@ -13,6 +15,45 @@ from quill_usage_ingest.domain.usage_cells import Cell, Cells
 SlotChange = tuple[int, int, int, int]
 """What one claim did to one cell: its slot, rank and quantity before, and the quantity claimed. A plain tuple:
 one is made per counter and report."""
+SHAPES_REMEMBERED: Final = 1_000
+
+
+class RowChange(Sequence[SlotChange]):
+    """What a claim did that won every cell of the first slots: the same changes, as vectors.
+
+    That is what a report does which is the first of its window or newer than all before it, and most are. Vectors are
+    worked on by single calls; a change of its own for each counter is made only when somebody looks.
+    """
+
+    __slots__ = ("quantities", "quantities_before", "ranks_before")
+
+    def __init__(
+        self, ranks_before: Sequence[int], quantities_before: Sequence[int], quantities: Sequence[int]
+    ) -> None:
+        self.ranks_before = ranks_before
+        self.quantities_before = quantities_before
+        self.quantities = quantities
+
+    def __len__(self) -> int:
+        return len(self.quantities)
+
+    @overload
+    def __getitem__(self, index: int) -> SlotChange: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[SlotChange]: ...
+    def __getitem__(self, index: int | slice) -> SlotChange | list[SlotChange]:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[SlotChange]:
+        return zip(range(len(self)), self.ranks_before, self.quantities_before, self.quantities, strict=True)
+
+
+@functools.lru_cache(maxsize=SHAPES_REMEMBERED)
+def _in_slot_order(slots: tuple[int, ...]) -> Callable[[Sequence[int]], Sequence[int]] | None:
+    """Puts quantities in the order of their slots when those are the first ones without a gap, else None."""
+    if len(slots) < 2 or sorted(slots) != list(range(len(slots))):  # noqa: PLR2004 - of one, itemgetter gives no tuple
+        return None
+    return itemgetter(*sorted(slots, key=slots.__getitem__))
 
 
 class PackedCells(Mapping[str, Cell]):
@@ -53,8 +94,8 @@ class PackedCells(Mapping[str, Cell]):
         return f"PackedCells({dict(self)!r})"
 
     def joined(
-        self, layout: CounterLayout, slots: Sequence[int], claimed: Iterable[int], *, rank: int
-    ) -> tuple["PackedCells", list[SlotChange]]:
+        self, layout: CounterLayout, slots: tuple[int, ...], claimed: Collection[int], *, rank: int
+    ) -> tuple["PackedCells", Sequence[SlotChange]]:
         """Merge quantities that were all claimed with one rank; the larger (rank, quantity) holds each cell (L1).
 
         Args:
@@ -68,6 +109,10 @@ class PackedCells(Mapping[str, Cell]):
         """
         held_ranks, held_quantities = self.ranks, self.quantities
         length = len(held_ranks)
+        if len(slots) >= length and (not held_ranks or rank > max(held_ranks)):
+            in_slot_order = _in_slot_order(slots)
+            if in_slot_order is not None:
+                return self._replaced(layout, in_slot_order(tuple(claimed)), rank=rank)
         won: list[SlotChange] = []
         for slot, quantity in zip(slots, claimed, strict=True):
             if slot >= length:
@@ -84,7 +129,15 @@ class PackedCells(Mapping[str, Cell]):
             ranks[slot], quantities[slot] = rank, quantity
         return PackedCells(layout, quantities, ranks), won
 
-    def holds(self, slots: Sequence[int], claimed: Iterable[int], *, rank: int) -> bool:
+    def _replaced(
+        self, layout: CounterLayout, quantities: Sequence[int], *, rank: int
+    ) -> tuple["PackedCells", RowChange]:
+        """Merge a claim that has at least our slots, and a higher rank than any of our cells."""
+        padding = [0] * (len(quantities) - len(self.ranks))
+        change = RowChange([*self.ranks, *padding], [*self.quantities, *padding], quantities)
+        return PackedCells(layout, quantities, [rank] * len(quantities)), change
+
+    def holds(self, slots: Sequence[int], claimed: Collection[int], *, rank: int) -> bool:
         """Whether every cell is held by exactly this claim."""
         ranks, quantities, length = self.ranks, self.quantities, len(self.ranks)
         return all(

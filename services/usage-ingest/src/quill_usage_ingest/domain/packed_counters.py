@@ -1,10 +1,11 @@
 """The counters of one billing period as three vectors by slot (L2, L3, L6), for the reason given in `packed_cells`."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import add, sub
 from typing import Final, Self
 
 from quill_usage_ingest.domain.counter_layout import CounterLayout
-from quill_usage_ingest.domain.packed_cells import SlotChange
+from quill_usage_ingest.domain.packed_cells import RowChange, SlotChange
 from quill_usage_ingest.domain.period_usage import CounterUsage
 from quill_usage_ingest.domain.usage_cells import COMPLETE_BIT
 
@@ -61,7 +62,7 @@ class PackedCounters(Mapping[str, CounterUsage]):
         return f"PackedCounters({dict(self)!r})"
 
     def moved(
-        self, layout: CounterLayout, changes: Iterable[SlotChange], *, rank: int, is_correction: bool
+        self, layout: CounterLayout, changes: Sequence[SlotChange], *, rank: int, is_correction: bool
     ) -> tuple["PackedCounters", int]:
         """Each old contribution taken out, the new one put in, both on the side their claim belongs to (L6).
 
@@ -75,6 +76,16 @@ class PackedCounters(Mapping[str, CounterUsage]):
         partial = [*self.partial, *([0] * padding)]
         maximum = [*self.maximum, *([NEVER_REPORTED_MAXIMUM] * padding)]
         gaining = complete if rank & COMPLETE_BIT else partial
+        if isinstance(changes, RowChange) and changes.ranks_before.count(changes.ranks_before[0]) == len(changes):
+            rank_before, count = changes.ranks_before[0], len(changes)
+            losing = complete if rank_before & COMPLETE_BIT else partial
+            losing[:count] = map(sub, losing, changes.quantities_before)
+            gaining[:count] = map(add, gaining, changes.quantities)
+            now = _to_date(complete, partial)[:count]
+            # What stood at its maximum and only gained has a new one.
+            is_new = rank_before == 0 and self.maximum == _to_date(self.complete, self.partial)
+            maximum[:count] = now if is_correction or is_new else map(max, maximum, now)
+            return PackedCounters(layout, complete, partial, maximum), max(now)
         largest = 0
         for slot, rank_before, quantity_before, quantity in changes:
             if quantity_before:
@@ -89,3 +100,7 @@ class PackedCounters(Mapping[str, CounterUsage]):
             if to_date > largest:  # noqa: PLR1730 - this loop is what a report costs
                 largest = to_date
         return PackedCounters(layout, complete, partial, maximum), largest
+
+
+def _to_date(complete: Sequence[int], partial: Sequence[int]) -> Sequence[int]:
+    return list(map(add, complete, partial)) if any(partial) else complete

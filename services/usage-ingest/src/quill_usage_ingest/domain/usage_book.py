@@ -137,7 +137,7 @@ class UsageBook:
         layout = self.layout
         held = PackedCells.of(known.cells if known else {}, layout)
         cells, changes = held.joined(layout, slots, claimed, rank=rank)
-        moves = [*changes, *self._dated_moves(changes, report, usage)]
+        moves = [*changes, *self._dated_moves(changes, report, usage)] if self.dated else changes
         counters, largest = PackedCounters.of(usage.counters if usage else {}, layout).moved(
             layout, moves, rank=rank, is_correction=report.correction is not None
         )
@@ -172,8 +172,6 @@ class UsageBook:
     def _dated_moves(
         self, changes: Sequence[SlotChange], report: UsageReport, usage: PeriodUsage | None
     ) -> Iterable[SlotChange]:
-        if not self.dated:
-            return ()
         return self.dated.moves(
             changes,
             layout=self.layout,
@@ -228,7 +226,7 @@ class UsageBook:
                 return Refusal("overlapping_window", detail, "window_end", subject)
         return None
 
-    def _verdict(self, name: ReportName, content: bytes, *, is_known: bool, changes: list[SlotChange]) -> Verdict:
+    def _verdict(self, name: ReportName, content: bytes, *, is_known: bool, changes: Sequence[SlotChange]) -> Verdict:
         others = self.known_contents.setdefault(name, set())
         is_conflict = bool(others)  # this very content has returned above
         others.add(content)
@@ -255,7 +253,7 @@ def _month_archived(report: UsageReport, month: datetime) -> Refusal:
     return Refusal(MONTH_ARCHIVED, detail, "window_start", report.organization_id)
 
 
-def _overflow(report: UsageReport, after: PackedCounters, changes: list[SlotChange]) -> Refusal:
+def _overflow(report: UsageReport, after: PackedCounters, changes: Sequence[SlotChange]) -> Refusal:
     """A period total beyond fifteen digits cannot be published or billed; a person must look at the claim."""
     slot = next(slot for slot, *_ in changes if after.complete[slot] + after.partial[slot] > QUANTITY_MAX)
     counter = after.layout.names[slot]

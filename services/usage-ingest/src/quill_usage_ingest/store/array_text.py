@@ -8,17 +8,19 @@ A statement says ``cast(cast(:column as text) as bigint[])``, for else the drive
 import functools
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
+
+import msgspec
 
 INSTANTS_REMEMBERED = 4_096
 """Windows and periods, which many rows share."""
 
+_as_json: Final = msgspec.json.Encoder().encode
+
 
 def array_text(numbers: Sequence[int]) -> str:
-    """``[1, 2]`` as ``{1,2}``."""
-    first = numbers[0] if numbers else 0
-    if numbers.count(first) == len(numbers):  # as ranks are, when one report holds all cells
-        return "{" + ",".join([str(first)] * len(numbers)) + "}"
-    return "{" + ",".join(map(str, numbers)) + "}"
+    """``[1, 2]`` as ``{1,2}``: a JSON array but for its brackets, and nobody writes those faster."""
+    return f"{{{_as_json(numbers)[1:-1].decode()}}}"
 
 
 def column_of_numbers(numbers: Sequence[int | None]) -> str:

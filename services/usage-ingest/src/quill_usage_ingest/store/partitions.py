@@ -16,16 +16,18 @@ from sqlalchemy import select, text
 from quill_usage_ingest.domain.usage_month import month_after, month_name, month_of
 from quill_usage_ingest.store.archive_tables import OUT_OF_REACH, archived_months
 
+_REWRITTEN: Final = " with (fillfactor = 70, toast_tuple_target = 8160)"
+"""Rows of cells are rewritten in place, and compressed only when a page cannot hold them (ADR 0026)."""
 PARTITIONED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "usage_reports": "",
-        "usage_windows": " with (fillfactor = 70)",
-        "team_windows": " with (fillfactor = 70)",
+        "usage_windows": _REWRITTEN,
+        "team_windows": _REWRITTEN,
         "meter_events": "",
         "event_values": "",
     }
 )
-"""Tables in the order they are locked, each with how a partition is stored: rows of cells are rewritten in place."""
+"""Tables in the order they are locked, each with how a partition is stored."""
 ARCHIVED: Final = ("usage_reports", "usage_windows", "team_windows")
 """Those of them that leave together when a month is archived; events stay."""
 MONTHS_AHEAD: Final = 3

@@ -4,7 +4,7 @@ import functools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from quill_pricing.period import BillingPeriod
 from quill_runtime.database import Transaction
@@ -40,6 +40,7 @@ from quill_usage_ingest.store.metered_product_rows import PostgresMeteredProduct
 from quill_usage_ingest.store.months import of_months
 from quill_usage_ingest.store.organization_sources import PostgresOrganizationSources, Published
 from quill_usage_ingest.store.schedules import documents_of, ended_schedules_of, schedule_of, schedules_of
+from quill_usage_ingest.store.short_vectors import maximum_text, partial_text, ranks_text, whole_period, whole_ranks
 from quill_usage_ingest.store.tables import organizations, period_usage, usage_reports, usage_windows
 
 ROWS_MAX = 100_000
@@ -47,6 +48,19 @@ ROWS_MAX = 100_000
 
 
 _MICROSECOND = timedelta(microseconds=1)
+
+
+class StoredPeriod(NamedTuple):
+    """A period as it is published: arrays by counter slot (`PackedPeriod`)."""
+
+    organization_id: str
+    period_start: datetime
+    period_end: datetime
+    as_of: datetime
+    corrected_revision: int | None
+    complete: Sequence[int]
+    partial: Sequence[int]
+    maximum: Sequence[int]
 
 
 class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, PostgresMeteredProducts, PostgresClaims):
@@ -186,7 +200,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
             "source": column_of_texts([key.source for key, _ in ordered]),
             "window_end": column_of_instants([window.window.end for _, window in ordered]),
             "quantities": column_of_texts([array_text(cells.quantities) for cells in packed]),
-            "ranks": column_of_texts([array_text(cells.ranks) for cells in packed]),
+            "ranks": column_of_texts([ranks_text(cells.ranks) for cells in packed]),
         }
         await self._connection.execute(statements.SAVE_WINDOWS, parameters)
 
@@ -201,12 +215,13 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
             await self._connection.execute(of_months(statements.DELETE_WINDOWS, starts), parameters)
 
     async def _windows(self, rows: Sequence[Row[Any]]) -> list[tuple[WindowKey, WindowCells]]:
-        layout = await self._slots.reaching(max((len(row.ranks) for row in rows), default=0))
+        layout = await self._slots.reaching(max((len(row.quantities) for row in rows), default=0))
         return [
             (
                 WindowKey(row.organization_id, row.window_start, row.source),
                 WindowCells(
-                    window_of(row.window_start, row.window_end), PackedCells(layout, row.quantities, row.ranks)
+                    window_of(row.window_start, row.window_end),
+                    PackedCells(layout, row.quantities, whole_ranks(row.ranks, row.quantities)),
                 ),
             )
             for row in rows
@@ -252,8 +267,10 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
             "revision": column_of_numbers([usage.revision for _, usage in ordered]),
             "corrected_revision": column_of_numbers([usage.corrected_revision for _, usage in ordered]),
             "complete": column_of_texts([array_text(counters.complete) for counters in packed]),
-            "partial": column_of_texts([array_text(counters.partial) for counters in packed]),
-            "maximum": column_of_texts([array_text(counters.maximum) for counters in packed]),
+            "partial": column_of_texts([partial_text(counters.partial) for counters in packed]),
+            "maximum": column_of_texts(
+                [maximum_text(counters.complete, counters.partial, counters.maximum) for counters in packed]
+            ),
         }
         await self._connection.execute(statements.SAVE_PERIODS, parameters)
 
@@ -278,7 +295,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
         return len(leaving)
 
     async def _period_usages(self, rows: Sequence[Row[Any]]) -> list[tuple[PeriodKey, PeriodUsage]]:
-        layout = await self._slots.reaching(max((len(row.maximum) for row in rows), default=0))
+        layout = await self._slots.reaching(max((len(row.complete) for row in rows), default=0))
         return [
             (
                 PeriodKey(row.organization_id, _period(row.period_start, row.period_end)),
@@ -287,7 +304,7 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
                     as_of=row.as_of,
                     revision=row.revision,
                     corrected_revision=row.corrected_revision,
-                    counters=PackedCounters(layout, row.complete, row.partial, row.maximum),
+                    counters=PackedCounters(layout, *whole_period(row.complete, row.partial, row.maximum)),
                 ),
             )
             for row in rows
@@ -373,10 +390,14 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
         rows = await self._connection.execute(query)
         return {row.organization_id: Published(row.usage_revision, row.sources) for row in rows}
 
-    async def packed_newest_periods(self, organization_ids: Sequence[str], *, newest: int) -> Sequence[Row[Any]]:
-        """The newest periods in force as they are stored, oldest first, for publishing without unpacking them."""
+    async def packed_newest_periods(self, organization_ids: Sequence[str], *, newest: int) -> list[StoredPeriod]:
+        """The newest periods in force, oldest first, for publishing without unpacking them."""
         parameters = {"organization_id": column_of_texts(organization_ids), "newest": newest}
-        return (await self._connection.execute(statements.NEWEST_PERIODS, parameters)).all()
+        rows = await self._connection.execute(statements.NEWEST_PERIODS, parameters)
+        return [
+            StoredPeriod(name, start, end, as_of, corrected, *whole_period(complete, partial, maximum))
+            for name, start, end, as_of, _revision, corrected, complete, partial, maximum in rows
+        ]
 
     async def slots_of(self, counters: Collection[str]) -> dict[str, int]:
         """Where these counters stand in packed rows; those without a place were never reported."""

@@ -18,6 +18,7 @@ from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.team_usage import TOTAL_MAX
 from quill_usage_ingest.ports import SNAPSHOT_PERIODS, EventTransaction
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.short_vectors import maximum_in, partial_in
 from quill_usage_ingest.wire.snapshots import NEVER_REPORTED
 
 AWAITED: Final = """(
@@ -40,7 +41,7 @@ _COUNTED: Final[TextClause] = text(
     f"""
     insert into usage_stand_ins (organization_id, usage_key, period_start, period_end, complete, partial, maximum)
     select o.organization_id, :usage_key, p.period_start, p.period_end,
-           p.complete[p.slot + 1], p.partial[p.slot + 1], p.maximum[p.slot + 1]
+           p.complete[p.slot + 1], {partial_in("p", "p.slot")}, {maximum_in("p", "p.slot")}
     from organizations as o
     cross join lateral (
         select held.*, case when coalesce(cast(:counts_from as timestamptz), held.period_start) <= held.period_start
@@ -52,7 +53,7 @@ _COUNTED: Final[TextClause] = text(
         order by held.period_start desc
         limit :newest
     ) as p
-    where {_STRADDLED} and p.maximum[p.slot + 1] <> :never_reported
+    where {_STRADDLED} and {maximum_in("p", "p.slot")} <> :never_reported
     on conflict do nothing
     """
 )

@@ -73,7 +73,7 @@ usage_windows = Table(
     Column("ranks", ARRAY(BigInteger), nullable=False),
     postgresql_partition_by="RANGE (window_start)",
     comment="Packed usage cells (L1). Rank: 0 never reported; else bit 60 = complete, below it microseconds since"
-    " 0001-01-01 UTC of the as-of instant, plus 1.",
+    " 0001-01-01 UTC of the as-of instant, plus 1. One rank for many quantities: that of each.",
 )
 
 period_usage = Table(
@@ -94,9 +94,10 @@ period_usage = Table(
     Column("complete", ARRAY(BigInteger), nullable=False),
     Column("partial", ARRAY(BigInteger), nullable=False),
     Column("maximum", ARRAY(BigInteger), nullable=False),
-    postgresql_with={"fillfactor": "70"},
+    postgresql_with={"fillfactor": "70", "toast_tuple_target": "8160"},
     comment="Period-to-date sums of the cells and their maxima (L2, L3), packed by counter slot; maximum -1 = never"
-    " reported. Not in force: the schedule has moved away from this period.",
+    " reported. Partial empty: all 0; maximum empty: complete + partial. Not in force: the schedule has moved away from"
+    " this period.",
 )
 
 usage_reports = Table(

@@ -31,6 +31,7 @@ from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.metered_product_rows import PostgresMeteredProducts
 from quill_usage_ingest.store.months import of_months
 from quill_usage_ingest.store.schedules import schedules_of
+from quill_usage_ingest.store.short_vectors import rank_in
 from quill_usage_ingest.store.team_marks import mark_teams, sweep_organizations
 from quill_usage_ingest.store.team_tables import team_usage_sweeps
 
@@ -66,7 +67,7 @@ _SCHEDULES: Final[TextClause] = text(
     where organization_id = any(cast(:organization_ids as text[]))
     """
 )
-_SUMS: Final = """
+_SUMS: Final = f"""
     select k.place, s.meter,
            sum(w.quantities[s.slot + 1]) filter (where w.ranks[s.slot + 1] >= :complete_from) as complete,
            sum(w.quantities[s.slot + 1]) filter (where w.ranks[s.slot + 1] < :complete_from) as partial
@@ -81,11 +82,11 @@ _SUMS: Final = """
       on s.counts_from is null or w.window_start >= s.counts_from
     left join usage_windows as o
       on o.organization_id = w.organization_id and o.window_start = w.window_start and o.source = w.source
-     and {o.window_start}
-    where w.ranks[s.slot + 1] > 0 and {w.window_start}
-      and coalesce(o.ranks[s.slot + 1], 0) < :replaced_from
+     and {{o.window_start}}
+    where w.ranks[s.slot + 1] > 0 and {{w.window_start}}
+      and coalesce({rank_in("o", "s.slot")}, 0) < :replaced_from
     group by k.place, s.meter
-    """
+    """  # noqa: S608 - columns written in `short_vectors`
 _SAVE: Final[TextClause] = text(
     """
     insert into team_usage as held (organization_id, team_id, revision, periods, is_publication_due)

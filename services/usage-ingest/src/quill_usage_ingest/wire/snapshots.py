@@ -13,13 +13,20 @@ NEVER_REPORTED: Final = -1
 class PackedPeriod(Protocol):
     """A stored row of period usage: arrays by counter slot."""
 
-    period_start: datetime
-    period_end: datetime
-    as_of: datetime
-    corrected_revision: int | None
-    complete: Sequence[int]
-    partial: Sequence[int]
-    maximum: Sequence[int]
+    @property
+    def period_start(self) -> datetime: ...
+    @property
+    def period_end(self) -> datetime: ...
+    @property
+    def as_of(self) -> datetime: ...
+    @property
+    def corrected_revision(self) -> int | None: ...
+    @property
+    def complete(self) -> Sequence[int]: ...
+    @property
+    def partial(self) -> Sequence[int]: ...
+    @property
+    def maximum(self) -> Sequence[int]: ...
 
 
 FurtherMeters = Callable[[str, PackedPeriod], Iterable[tuple[str, tuple[int, int, int]]]]
