@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import msgspec
 import structlog
-from sqlalchemy import BigInteger, bindparam, delete, func, insert, select, text
+from sqlalchemy import BigInteger, bindparam, delete, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from quill_runtime.background import BackgroundTask
@@ -25,6 +26,15 @@ RETRY_SECONDS = 1.0
 RELAY_LOCK = 0x5155_494C_4C01
 """Advisory lock that keeps one relay per database at work, so one key's messages leave in the order they were saved."""
 VALUE_BYTES_MAX = 512 * 1024
+_ADD = text(
+    """
+    insert into outbox (topic, key, value, headers)
+    select m.topic, m.key, m.value, cast(m.headers as jsonb)
+    from unnest(cast(:topics as text[]), cast(:keys as text[]), cast(:values as bytea[]), cast(:headers as text[]))
+         with ordinality as m(topic, key, value, headers, place)
+    order by m.place
+    """
+)
 _TRY_LOCK = select(func.pg_try_advisory_xact_lock(RELAY_LOCK))
 _NEXT = select(outbox_table).order_by(outbox_table.c.id).limit(RELAY_BATCH)
 _REMOVE = delete(outbox_table).where(outbox_table.c.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))))
@@ -59,8 +69,13 @@ class Outbox:
                 raise MessageTooLarge(f"{message.topic} key {message.key!r}: {len(message.value)} bytes")
         trace = current_trace_headers()
         await transaction.connection.execute(
-            insert(outbox_table),
-            [{"topic": m.topic, "key": m.key, "value": m.value, "headers": {**trace, **m.headers}} for m in messages],
+            _ADD,
+            {
+                "topics": [message.topic for message in messages],
+                "keys": [message.key for message in messages],
+                "values": [message.value for message in messages],
+                "headers": [msgspec.json.encode({**trace, **message.headers}).decode() for message in messages],
+            },
         )
         transaction.after_commit(self._wake.set)
 

@@ -18,15 +18,15 @@ from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.period_usage import OrganizationUsage
 from quill_quota_limiter.domain.team_usage import TeamUsage
 from quill_quota_limiter.ports import AnswerBoard, LimitsStore, LimitsTransaction
-from quill_quota_limiter.usecases.answers import publish_answers
-from quill_quota_limiter.usecases.evaluate import take_in_credits, take_in_customers, take_in_usage
+from quill_quota_limiter.usecases.answers import put_up
+from quill_quota_limiter.usecases.evaluate import Decided, take_in_credits, take_in_customers, take_in_usage
 from quill_quota_limiter.usecases.take_in_team_usage import take_in_team_usage
 from quill_quota_limiter.wire.scope_states import from_wire_team_usage
 
 GROUP = "quota-limiter"
 
 F = TypeVar("F")
-_TakeIn = Callable[..., Awaitable[frozenset[str]]]
+_TakeIn = Callable[..., Awaitable[Decided]]
 """`take_in_customers`, `take_in_usage`, `take_in_team_usage` or `take_in_credits`."""
 _Apply = Callable[[Transaction, Sequence[Received[F]], datetime], Awaitable[FollowUp | None]]
 
@@ -79,9 +79,9 @@ def credit_balances(store: TransactionalStore, board: AnswerBoard) -> Consumptio
 
 def _applying(take_in: _TakeIn, store: TransactionalStore, board: AnswerBoard) -> _Apply[F]:
     async def apply(transaction: Transaction, received: Sequence[Received[F]], now: datetime) -> FollowUp:
-        touched = await take_in([item.message for item in received], tx=store.within(transaction), now=now)
+        decided = await take_in([item.message for item in received], tx=store.within(transaction), now=now)
         # Also for records seen before: the crash may have come between the commit and the board.
-        return partial(publish_answers, touched, store=store, board=board)
+        return partial(put_up, decided, store=store, board=board)
 
     return apply
 

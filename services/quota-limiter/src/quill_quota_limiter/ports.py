@@ -209,8 +209,11 @@ class LimitsTransaction(Protocol):
         """
         ...
 
-    async def keep_usage(self, usages: Collection[OrganizationUsage]) -> None:
-        """Keep each organization's usage that is newer than what is stored."""
+    async def keep_usage(self, usages: Collection[OrganizationUsage]) -> dict[str, OrganizationUsage]:
+        """Keep each organization's usage that is newer than what is stored; returns the newest there is of each.
+
+        The organizations are locked.
+        """
         ...
 
     async def keep_team_usage(self, usages: Collection[TeamUsage]) -> None:

@@ -114,11 +114,12 @@ class MemoryLimitsTransaction:
                 changed.add(name)
         return frozenset(changed)
 
-    async def keep_usage(self, usages: Collection[OrganizationUsage]) -> None:
+    async def keep_usage(self, usages: Collection[OrganizationUsage]) -> dict[str, OrganizationUsage]:
         for usage in usages:
             known = self.rows.usages.get(usage.organization_id)
             if known is None or usage.revision > known.revision:
                 self.rows.usages[usage.organization_id] = usage
+        return {usage.organization_id: self.rows.usages[usage.organization_id] for usage in usages}
 
     async def keep_team_usage(self, usages: Collection[TeamUsage]) -> None:
         for usage in usages:
@@ -303,12 +304,13 @@ class MemoryBoard:
         self._reach()
         for found in limits:
             name = found.organization_id
-            known = self._guards.get(name, (0, ""))
-            if known[0] > found.revision or (known[0] == found.revision and not rewrite):
-                continue
             marks = marks_of(found)
-            if rewrite or known[1] != marks.digest():
+            if self._is_refused(found, rewrite=rewrite):
+                continue
+            if rewrite or self._guards.get(name, (0, ""))[1] != marks.digest():
                 tokens = (await tokens_of([name]))[name]
+                if self._is_refused(found, rewrite=rewrite):  # somebody was faster meanwhile
+                    continue
                 _set_marks(self.limited, marks.limited, marks.limited_tokens(tokens), tokens)
                 _set_marks(self.suspended, marks.suspended, {}, tokens)
                 self._owners.update(dict.fromkeys(tokens.active, name))
@@ -320,6 +322,10 @@ class MemoryBoard:
             assert standing is not None
             for generation in self._generations.values():
                 generation[name] = standing
+
+    def _is_refused(self, found: OrganizationLimits, *, rewrite: bool) -> bool:
+        known, _ = self._guards.get(found.organization_id, (0, ""))
+        return known > found.revision or (known == found.revision and not rewrite)
 
     async def is_complete(self) -> bool:
         self._reach()

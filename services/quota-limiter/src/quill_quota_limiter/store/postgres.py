@@ -1,6 +1,6 @@
 """The limiter's tables in Postgres, and the log of transitions in the runtime's event store."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -24,7 +24,7 @@ from quill_quota_limiter.domain.organization_scopes import OrganizationScopes
 from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
 from quill_quota_limiter.domain.rule_table import RuleTable
 from quill_quota_limiter.domain.threshold import ThresholdReached
-from quill_quota_limiter.store import tables
+from quill_quota_limiter.store import statements, tables
 from quill_quota_limiter.store.limit_streams import stream_of
 from quill_quota_limiter.store.rules import PostgresRulebook
 from quill_quota_limiter.store.team_rows import TeamRows
@@ -132,25 +132,17 @@ class PostgresLimitsTransaction(TeamRows):
         ]
         return frozenset(names)
 
-    async def keep_usage(self, usages: Collection[OrganizationUsage]) -> None:
+    async def keep_usage(self, usages: Collection[OrganizationUsage]) -> dict[str, OrganizationUsage]:
         if not usages:
-            return
-        statement = insert(tables.period_usage)
-        await self._connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["organization_id"],
-                set_={"revision": statement.excluded.revision, "periods": statement.excluded.periods},
-                where=tables.period_usage.c.revision < statement.excluded.revision,
-            ),
-            [
-                {
-                    "organization_id": usage.organization_id,
-                    "revision": usage.revision,
-                    "periods": msgspec.to_builtins(usage.periods),
-                }
-                for usage in sorted(usages, key=lambda usage: usage.organization_id)
-            ],
-        )
+            return {}
+        ordered = sorted(usages, key=lambda usage: usage.organization_id)
+        parameters = {
+            "organization_ids": [usage.organization_id for usage in ordered],
+            "revisions": [usage.revision for usage in ordered],
+            "periods": [_text(usage.periods) for usage in ordered],
+        }
+        newer = await self._connection.execute(statements.KEEP_USAGE, parameters)
+        return {usage.organization_id: usage for usage in ordered} | _usages(newer)
 
     async def keep_credits(self, balances: Collection[CreditBalance]) -> None:
         if not balances:
@@ -203,24 +195,12 @@ class PostgresLimitsTransaction(TeamRows):
 
     async def usages(self, organization_ids: Collection[str]) -> dict[str, OrganizationUsage]:
         rows = await self._connection.execute(_USAGES, {"organization_ids": list(organization_ids)})
-        return {
-            row.organization_id: OrganizationUsage(
-                row.organization_id, row.revision, msgspec.convert(row.periods, tuple[PeriodQuantities, ...])
-            )
-            for row in rows
-        }
+        return _usages(rows)
 
     async def save(self, evaluations: Sequence[Evaluation]) -> None:
         if not evaluations:
             return
-        table = tables.limit_states
-        columns = [c.name for c in table.c if not c.primary_key]
-        await self._connection.execute(
-            update(table)
-            .where(table.c.organization_id == bindparam("of_organization"))
-            .values({name: bindparam(name) for name in columns}),
-            [_limits_row(evaluation.limits) for evaluation in evaluations],
-        )
+        await self._connection.execute(statements.SAVE_LIMITS, _columns_of([each.limits for each in evaluations]))
         transitions = [transition for evaluation in evaluations for transition in evaluation.transitions]
         await self._events.append_all(
             [
@@ -377,21 +357,39 @@ def _customer(row: Row[Any]) -> Customer:
     )
 
 
-def _limits_row(limits: OrganizationLimits) -> dict[str, Any]:
+def _usages(rows: Iterable[Row[Any]]) -> dict[str, OrganizationUsage]:
     return {
-        "of_organization": limits.organization_id,
-        "revision": limits.revision,
-        "license_id": limits.license_id,
-        "tokens_revision": limits.tokens_revision,
-        "period_start": limits.period_start,
-        "period_end": limits.period_end,
-        "evaluated_at": limits.evaluated_at,
-        "next_evaluation_at": limits.next_evaluation_at,
-        "meters": msgspec.to_builtins(limits.meters),
-        "thresholds": msgspec.to_builtins(limits.thresholds),
-        "scopes": None if limits.scopes is None else msgspec.to_builtins(limits.scopes),
-        "spend_thresholds": msgspec.to_builtins(limits.spend_thresholds),
+        row.organization_id: OrganizationUsage(
+            row.organization_id, row.revision, msgspec.convert(row.periods, tuple[PeriodQuantities, ...])
+        )
+        for row in rows
     }
+
+
+def _columns_of(limits: Sequence[OrganizationLimits]) -> dict[str, list[Any]]:
+    """Limits as one array a column, by the names of `statements.SAVE_LIMITS`."""
+    rows = [
+        (
+            each.organization_id,
+            each.revision,
+            each.license_id,
+            each.tokens_revision,
+            each.period_start,
+            each.period_end,
+            each.evaluated_at,
+            each.next_evaluation_at,
+            _text(each.meters),
+            _text(each.thresholds),
+            None if each.scopes is None else _text(each.scopes),
+            _text(each.spend_thresholds),
+        )
+        for each in limits
+    ]
+    return dict(zip(statements.LIMITS_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _text(document: object) -> str:
+    return msgspec.json.encode(document).decode()
 
 
 # Documents come as texts and are decoded into what they hold at once, not by way of dicts.

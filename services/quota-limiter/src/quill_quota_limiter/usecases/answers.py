@@ -25,8 +25,12 @@ async def publish_answers(organization_ids: Collection[str], *, store: LimitsSto
     """Put up current answers. Reads after the commit, so repeating it can only bring newer ones."""
     async with store.begin() as tx:
         limits = await tx.limits(organization_ids)
-    known = [limits[organization_id] for organization_id in sorted(limits) if limits[organization_id].is_known]
-    await board.publish(known, tokens_of=TokensReader(store))
+    await put_up([limits[organization_id] for organization_id in sorted(limits)], store=store, board=board)
+
+
+async def put_up(limits: Sequence[OrganizationLimits], *, store: LimitsStore, board: AnswerBoard) -> None:
+    """Put up what was decided and committed; the board refuses what is older than it has."""
+    await board.publish([found for found in limits if found.is_known], tokens_of=TokensReader(store))
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,35 +29,34 @@ PERIOD_MISMATCHES = Counter(
     "quill_limit_period_mismatches", "Evaluations whose usage is counted in another billing period than the schedule's"
 )
 
+Decided = Sequence[OrganizationLimits]
 F = TypeVar("F", Customer, OrganizationUsage, CreditBalance)
 
 log = structlog.get_logger(__name__)
 
 
-async def take_in_customers(customers: Sequence[Customer], *, tx: LimitsTransaction, now: datetime) -> frozenset[str]:
+async def take_in_customers(customers: Sequence[Customer], *, tx: LimitsTransaction, now: datetime) -> Decided:
     """Keep newer customers and decide their organizations anew, in both directions at once (L9).
 
     Returns:
-        The organizations whose answers are to be put up after the commit.
+        The limits decided: what is to be put up after the commit.
     """
     newest = _newest(customers)
     locked = await tx.lock_organizations(newest.keys())
     tokens_changed = await tx.keep_customers(newest.values())
-    await evaluate_organizations(locked, tokens_changed=tokens_changed, tx=tx, now=now)
-    return frozenset(newest)
+    return await evaluate_organizations(locked, tokens_changed=tokens_changed, tx=tx, now=now)
 
 
-async def take_in_usage(usages: Sequence[OrganizationUsage], *, tx: LimitsTransaction, now: datetime) -> frozenset[str]:
+async def take_in_usage(usages: Sequence[OrganizationUsage], *, tx: LimitsTransaction, now: datetime) -> Decided:
     """Keep newer usage and decide the organizations whose customer is known; the others wait for their customer.
 
     Returns:
-        The organizations whose answers are to be put up after the commit.
+        The limits decided: what is to be put up after the commit.
     """
     newest = _newest(usages)
     locked = await tx.lock_organizations(newest.keys())
-    await tx.keep_usage(newest.values())
-    await evaluate_organizations(locked, tokens_changed=frozenset(), tx=tx, now=now)
-    return frozenset(newest)
+    in_force = await tx.keep_usage(newest.values())
+    return await evaluate_organizations(locked, tokens_changed=frozenset(), tx=tx, now=now, usages=in_force)
 
 
 async def evaluate_due(*, store: LimitsStore, board: AnswerBoard, now: datetime) -> int:
@@ -85,17 +84,16 @@ async def evaluate_due(*, store: LimitsStore, board: AnswerBoard, now: datetime)
     return total
 
 
-async def take_in_credits(balances: Sequence[CreditBalance], *, tx: LimitsTransaction, now: datetime) -> frozenset[str]:
+async def take_in_credits(balances: Sequence[CreditBalance], *, tx: LimitsTransaction, now: datetime) -> Decided:
     """Keep newer credit balances; credits that run out or come back act at once (L9).
 
     Returns:
-        The organizations whose answers are to be put up after the commit.
+        The limits decided: what is to be put up after the commit.
     """
     newest = _newest(balances)
     locked = await tx.lock_organizations(newest.keys())
     await tx.keep_credits(newest.values())
-    await evaluate_organizations(locked, tokens_changed=frozenset(), tx=tx, now=now)
-    return frozenset(newest)
+    return await evaluate_organizations(locked, tokens_changed=frozenset(), tx=tx, now=now)
 
 
 async def walk_everybody(*, store: LimitsStore, board: AnswerBoard, now: datetime) -> int:
@@ -138,17 +136,22 @@ async def evaluate_organizations(
     tx: LimitsTransaction,
     now: datetime,
     confirm_at: datetime | None = None,
-) -> list[OrganizationLimits]:
-    """Decide locked organizations whose customer is known; returns them with their true next evaluation."""
+    usages: Mapping[str, OrganizationUsage] | None = None,
+) -> Decided:
+    """Decide locked organizations whose customer is known; returns them with their true next evaluation.
+
+    ``usages`` of all of them, where the caller has them in hand.
+    """
     customers = await tx.customers(locked.keys())
     if not customers:
         return []
     rules = await tx.rulebook.active()
-    usages = await tx.usages(customers.keys())
+    if usages is None:
+        usages = await tx.usages(customers.keys())
     balances = await tx.credits(customers.keys())
     scopes = await read_scope_facts([locked[name] for name in customers], tx=tx)
     prices = await tx.prices_of([name for name in customers if locked[name].spend_thresholds])
-    decided: list[_Decided] = []
+    inputs: list[_Inputs] = []
     for name, customer in sorted(customers.items()):
         facts = OrganizationFacts(
             customer, usages.get(name), balances.get(name), scopes.get(name), prices=prices.get(name, {})
@@ -156,21 +159,21 @@ async def evaluate_organizations(
         changed = name in tokens_changed
         evaluation = evaluate(locked[name], facts=facts, rules=rules.in_force, tokens_changed=changed, now=now)
         _watch_periods(evaluation.limits, facts.usage)
-        decided.append(_Decided(locked[name], facts, evaluation))
-    evaluations = await _run_the_shadow(decided, rules=rules, tx=tx, now=now)
+        inputs.append(_Inputs(locked[name], facts, evaluation))
+    evaluations = await _run_the_shadow(inputs, rules=rules, tx=tx, now=now)
     await tx.save(evaluations if confirm_at is None else [_due_at(each, confirm_at) for each in evaluations])
     return [evaluation.limits for evaluation in evaluations]
 
 
 @dataclass(frozen=True, slots=True)
-class _Decided:
+class _Inputs:
     before: OrganizationLimits
     facts: OrganizationFacts
     evaluation: Evaluation
 
 
 async def _run_the_shadow(
-    decided: Sequence[_Decided], *, rules: ActiveRules, tx: LimitsTransaction, now: datetime
+    decided: Sequence[_Inputs], *, rules: ActiveRules, tx: LimitsTransaction, now: datetime
 ) -> list[Evaluation]:
     """Decide with the shadow table too, if there is one. It changes nothing but when to look again."""
     evaluations = [each.evaluation for each in decided]

@@ -5,16 +5,16 @@ from datetime import datetime
 
 from quill_quota_limiter.domain.team_usage import TeamUsage
 from quill_quota_limiter.ports import LimitsTransaction
-from quill_quota_limiter.usecases.evaluate import evaluate_organizations
+from quill_quota_limiter.usecases.evaluate import Decided, evaluate_organizations
 
 
-async def take_in_team_usage(usages: Sequence[TeamUsage], *, tx: LimitsTransaction, now: datetime) -> frozenset[str]:
+async def take_in_team_usage(usages: Sequence[TeamUsage], *, tx: LimitsTransaction, now: datetime) -> Decided:
     """Keep newer usage of teams and decide the organizations that have scopes; for the others it waits for a scope.
 
     The organization's row is locked for those too: who sets the first scope must not miss what is kept meanwhile (L9).
 
     Returns:
-        The organizations whose answers are to be put up after the commit.
+        The limits decided: what is to be put up after the commit.
     """
     newest: dict[tuple[str, str], TeamUsage] = {}
     for usage in usages:
@@ -24,6 +24,4 @@ async def take_in_team_usage(usages: Sequence[TeamUsage], *, tx: LimitsTransacti
     locked = await tx.lock_organizations({name for name, _ in newest})
     await tx.keep_team_usage(newest.values())
     scoped = {name: limits for name, limits in locked.items() if limits.scopes is not None}
-    if scoped:
-        await evaluate_organizations(scoped, tokens_changed=frozenset(), tx=tx, now=now)
-    return frozenset(scoped)
+    return await evaluate_organizations(scoped, tokens_changed=frozenset(), tx=tx, now=now) if scoped else []
