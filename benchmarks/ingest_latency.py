@@ -34,6 +34,7 @@ ABOVE_THE_FREE_UNITS: Final = 1_600
 SORTED_SET: Final = f"@posthog/quota-limits/{PROBED_METER}"
 SHARE_OF_THE_MOST: Final = 0.1
 TICKS_PER_SECOND: Final = 50
+LOAD_SECONDS_MAX: Final = 120.0
 POLL_SECONDS: Final = 0.001
 VISIBLE_SECONDS: Final = 30.0
 GOAL_MS, FLOOR_MS = 50.0, 150.0
@@ -42,6 +43,10 @@ DAY: Final = timedelta(days=1)
 
 class NeverVisible(RuntimeError):
     """A limit did not show up in half a minute."""
+
+
+class NotEnoughReports(RuntimeError):
+    """The load ended before the measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +97,11 @@ async def _measure(plan: Plan, stores: Stores, says: Progress) -> Latencies:
             busy = Regions(organizations=plan.busy, first_day=today - 400 * DAY)
             most = max([await _rate(run, busy) for _ in range(3)])
             load = most * SHARE_OF_THE_MOST
+            with says.step(f"Making reports for {LOAD_SECONDS_MAX:.0f} s"):
+                messages = _made_ready(busy, load * LOAD_SECONDS_MAX)
             async with (
                 opened_log(USAGE_REPORTS.name, USAGE_REPORTS.partitions, stores.kafka_bootstrap_servers) as log,
-                _under_load(log, busy, load),
+                _under_load(log, messages, load),
                 redis.asyncio.Redis.from_url(stores.redis_url, socket_timeout=5) as cache,
             ):
                 with says.step(f"Measuring {plan.probes} limits under {load:,.0f} reports/s"):
@@ -110,19 +117,30 @@ async def _rate(run: IngestRun, regions: Regions) -> float:
     return len(messages) / drain.seconds
 
 
+def _made_ready(regions: Regions, reports: float) -> list[Outgoing]:
+    """At least so many reports, made before anything is measured: this process looks for the limit meanwhile."""
+    ready: list[Outgoing] = []
+    while len(ready) < reports:
+        ready += [message_of(report) for report in regions.next_day()]
+    return ready
+
+
 @asynccontextmanager
-async def _under_load(log: TopicLog, regions: Regions, rate: float) -> AsyncIterator[None]:
-    """Reports at a steady rate, in fifty small bursts a second."""
-    waiting: list[Outgoing] = []
+async def _under_load(log: TopicLog, messages: Sequence[Outgoing], rate: float) -> AsyncIterator[None]:
+    """Reports at a steady rate, in fifty small bursts a second.
+
+    Raises:
+        NotEnoughReports: they ran out before the block ended.
+    """
 
     async def send() -> None:
-        due, sent = time.monotonic(), 0.0
+        due, sent, position = time.monotonic(), 0.0, 0
         while True:
             sent += rate / TICKS_PER_SECOND
-            while len(waiting) < sent:
-                waiting.extend(message_of(report) for report in regions.next_day())
-            burst, sent = waiting[: int(sent)], sent - int(sent)
-            del waiting[: len(burst)]
+            burst, sent = messages[position : position + int(sent)], sent - int(sent)
+            position += len(burst)
+            if position == len(messages):
+                raise NotEnoughReports(f"{len(messages):,} reports did not last; measure again")
             await log.publish(burst)
             due += 1 / TICKS_PER_SECOND
             await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -25,6 +25,7 @@ from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
 from quill_contracts.topics import Topic
 from quill_contracts.usage import PeriodUsageSnapshot
 from quill_runtime.consumption import Record
+from quill_runtime.database import Database
 from quill_runtime.publisher import KafkaPublisher, Outgoing, PublishFailed
 from quill_runtime.queues import QueueAway, QueueMessage, SqsQueue
 from quill_runtime.sealing import Sealer
@@ -35,6 +36,7 @@ from quill_usage_ingest.domain.completeness import Completeness
 from quill_usage_ingest.domain.report_run import ReportRun, RunPosition
 from quill_usage_ingest.settings import UsageIngestSettings
 from quill_usage_ingest.store.report_runs import PostgresRuns
+from sqlalchemy import text
 
 pytestmark = pytest.mark.integration
 
@@ -90,10 +92,19 @@ class Running:
         await self.send(topics.CUSTOMERS, organization_id, customer(organization_id, revision, **changed).to_bytes())
 
     async def known(self, organization_id: str = "acme") -> None:
-        async def look() -> bool:
-            return (await self.client.get(f"/v1/usage/{organization_id}", headers=OPERATOR)).status_code == 200
+        """Wait until customer and catalog have come by: they travel on topics of their own."""
+        database = Database(self.settings.database_url, pool_size=1)
 
-        await self.until(look)
+        async def look() -> bool:
+            answer = await self.client.get(f"/v1/usage/{organization_id}", headers=OPERATOR)
+            async with database.begin() as transaction:
+                has_catalog = await transaction.connection.scalar(text("select count(*) >= 2 from metered_products"))
+            return answer.status_code == 200 and bool(has_catalog)
+
+        try:
+            await self.until(look)
+        finally:
+            await database.close()
 
     async def post(self, body: Any, *, organization_id: str = "acme", token: str | None = None, **options: Any):
         headers = {"Authorization": f"Bearer {token or license_token(organization_id)}", **options.pop("headers", {})}
