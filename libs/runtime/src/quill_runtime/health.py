@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from quill_runtime import outbox
+from quill_runtime import outbox, tallies
 from quill_runtime.consumer import Consumer
 from quill_runtime.database import Database
 
@@ -75,6 +75,7 @@ def router(health: Health) -> APIRouter:
 
     @routes.get("/metrics")
     async def metrics() -> Response:
+        tallies.hand_over_all()
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

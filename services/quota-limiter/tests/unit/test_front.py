@@ -202,22 +202,24 @@ async def test_a_limit_that_has_ended_allows_at_once_wherever_it_is_read(parts):
 async def test_an_answer_at_hand_is_given_to_whom_it_concerns_and_only_while_it_is_true(parts):
     await load_whole(parts)
     service, acme = parts.gate.admit(SERVICE), parts.gate.admit(f"Bearer {license_token('acme')}")
-    assert parts.desk.answer_at_hand(service, "acme", "events") is None, "nobody has asked yet"
-    said = await parts.desk.answer_one(service, "acme", "events")
+    assert parts.desk.said("acme", "events") is None, "nobody has asked yet"
+    answered = await parts.desk.answer_one(service, "acme", "events")
+    said = parts.desk.said("acme", "events")
     for caller in (service, acme):
-        assert parts.desk.answer_at_hand(caller, "acme", "events")[:2] == (said.body, "mirror")
+        again = parts.desk.repeat(caller, said)
+        assert (again.body, again.source) == (answered.body, "mirror")
     with pytest.raises(Forbidden):
-        parts.desk.answer_at_hand(parts.gate.admit(f"Bearer {license_token('beta')}"), "acme", "events")
+        parts.desk.repeat(parts.gate.admit(f"Bearer {license_token('beta')}"), said)
     parts.mirror.synced_at -= 3_600
-    assert parts.desk.answer_at_hand(service, "acme", "events") is None, "the mirror is stale"
+    assert parts.desk.repeat(service, said) is None, "the mirror is stale"
     parts.mirror.synced_at += 3_600
     parts.clock.at = datetime(2026, 11, 1, tzinfo=UTC)
-    assert parts.desk.answer_at_hand(service, "acme", "events") is None, "the limit has ended"
+    assert parts.desk.repeat(service, said) is None, "the limit has ended"
     parts.clock.at = NOW
     parts.mirror.put("acme", replace(parts.mirror.standings["acme"], revision=99))
-    assert parts.desk.answer_at_hand(service, "acme", "events") is None, "something newer is known"
+    assert parts.desk.repeat(service, said) is None, "something newer is known"
     parts.mirror.remove("acme")
-    assert parts.desk.answer_at_hand(service, "acme", "events") is None, "it is not known any more"
+    assert parts.desk.repeat(service, said) is None, "it is not known any more"
 
 
 async def test_answers_kept_are_bounded_and_stay_right(parts, monkeypatch):

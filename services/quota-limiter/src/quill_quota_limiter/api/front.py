@@ -10,15 +10,17 @@ from typing import Final, get_args
 
 from quill_runtime.http import BODY_BYTES_MAX
 from quill_runtime.problems import Problem, response_to
+from quill_runtime.tallies import ObservationTally
 from quill_runtime.telemetry import HTTP_SECONDS
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quill_quota_limiter.api.authorization import Gate
-from quill_quota_limiter.api.quota import Answered, QuotaDesk
+from quill_quota_limiter.api.quota import Answered, QuotaDesk, Said
 from quill_quota_limiter.ports import AnswerSource
 
-PLACES_MAX: Final = 50_000
+SAID_MAX: Final = 50_000
+"""Addresses of single checks whose answers are kept."""
 PREFIX: Final = "/v1/quota"
 ONE: Final = "/v1/quota/{organization_id}/{usage_key}"
 ORGANIZATION: Final = "/v1/quota/{organization_id}"
@@ -27,9 +29,10 @@ PACKED: Final = "/v1/quota/packed"
 
 _BY_SEGMENTS: Final = {4: ORGANIZATION, 5: ONE}
 _SECONDS = {
-    (method, route): HTTP_SECONDS.labels(method, route, "200")
+    (method, route): ObservationTally(HTTP_SECONDS.labels(method, route, "200"))
     for method, route in (("GET", ONE), ("GET", ORGANIZATION), ("POST", MANY), ("POST", PACKED))
 }
+_ONE_SECONDS: Final = _SECONDS["GET", ONE]
 _SOURCES: Final = {name: (b"quill-answer-source", name.encode()) for name in get_args(AnswerSource)}
 _JSON: Final = (b"content-type", b"application/json")
 
@@ -41,20 +44,20 @@ class QuotaFront:
         self._app = app
         self._desk = desk
         self._gate = gate
-        self._places: dict[str, tuple[str, str]] = {}
-        """Which organization and meter the addresses of single checks name, so that the next look is the only one."""
+        self._said: dict[str, Said] = {}
+        """What was answered at the addresses of single checks, so that the next look is the only one."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        place = self._places.get(scope.get("path", ""))
-        if place is not None and (scope.get("method") != "GET" or scope["query_string"]):
-            place = None
-        route = ONE if place is not None else _route(scope)
+        said = self._said.get(scope.get("path", ""))
+        if said is not None and (scope.get("method") != "GET" or scope["query_string"]):
+            said = None
+        route = ONE if said is not None else _route(scope)
         if route is None:
             await self._app(scope, receive, send)
             return
         try:
-            answered = None if place is None else self._at_hand(place, scope)
+            answered = None if said is None else self._desk.repeat(self._gate.admit(_authorization(scope)), said)
             if answered is None:
                 answered = await self._answer(route, scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a document and never a trace
@@ -78,11 +81,8 @@ class QuotaFront:
             }
         )
         await send({"type": "http.response.body", "body": body})
-        _SECONDS[scope["method"], route].observe(time.perf_counter() - started)
-
-    def _at_hand(self, place: tuple[str, str], scope: Scope) -> Answered | None:
-        caller = self._gate.admit(_authorization(scope))
-        return self._desk.answer_at_hand(caller, *place)
+        seconds = _ONE_SECONDS if said is not None else _SECONDS[scope["method"], route]
+        seconds.add(time.perf_counter() - started)
 
     async def _answer(self, route: str, scope: Scope, receive: Receive) -> Answered:
         authorization = _authorization(scope)
@@ -100,12 +100,17 @@ class QuotaFront:
             part = named.get(by) if by in ("team", "scope") else None
         segments = scope["path"].rstrip("/").split("/")
         if route == ONE:
+            answered = await self._desk.answer_one(caller, segments[3], segments[4], by=by, part=part)
             if not query:
-                if len(self._places) >= PLACES_MAX:
-                    self._places.clear()
-                self._places[scope["path"]] = segments[3], segments[4]
-            return await self._desk.answer_one(caller, segments[3], segments[4], by=by, part=part)
+                self._remember(scope["path"], self._desk.said(segments[3], segments[4]))
+            return answered
         return await self._desk.answer_organization(caller, segments[3], by=by, part=part)
+
+    def _remember(self, path: str, said: Said | None) -> None:
+        if said is not None:
+            if len(self._said) >= SAID_MAX:
+                self._said.clear()
+            self._said[path] = said
 
 
 def _route(scope: Scope) -> str | None:

@@ -7,7 +7,7 @@ calls it as it is. The routes here declare the same for the OpenAPI document, an
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol, get_args
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request
@@ -15,6 +15,7 @@ from fastapi.responses import Response
 from prometheus_client import Counter
 from quill_runtime.clock import Clock
 from quill_runtime.problems import Problem
+from quill_runtime.tallies import CountTally
 
 from quill_quota_limiter.api.authorization import Caller, Gate
 from quill_quota_limiter.api.quota_requests import Check, Checks, PackedChecks, read_checks, read_packed
@@ -34,10 +35,8 @@ ENCODED_MAX: Final = 50_000
 """Encoded answers kept for the next who asks the same; some 15 MB."""
 
 CHECKS = Counter("quill_quota_checks", "Quota checks answered, by what they were answered from", ["source"])
-_CHECKED: Final[Mapping[AnswerSource, Counter]] = {
-    "mirror": CHECKS.labels("mirror"),
-    "redis": CHECKS.labels("redis"),
-    "store": CHECKS.labels("store"),
+_CHECKED: Final[Mapping[AnswerSource, CountTally]] = {
+    source: CountTally(CHECKS.labels(source)) for source in get_args(AnswerSource)
 }
 
 
@@ -54,7 +53,7 @@ class _PackedAnswer(msgspec.Struct, frozen=True):
     unknown: list[int]
 
 
-class Answered(NamedTuple):
+class Answered(msgspec.Struct, frozen=True, gc=False):
     """An answer in bytes, what it was made from, and how old that was."""
 
     body: bytes
@@ -65,8 +64,8 @@ class Answered(NamedTuple):
 class Lookup(Protocol):
     """What `quill_quota_limiter.store.standing_lookup.StandingLookup` does."""
 
-    def at_hand(self, organization_id: str) -> tuple[OrganizationStanding, int] | None:
-        """The standing and its age in milliseconds, if a fresh mirror has it."""
+    def age_at_hand(self, organization_id: str, standing: OrganizationStanding) -> int | None:
+        """Its age in milliseconds, if a fresh mirror has this very standing."""
         ...
 
     async def read(self, organization_ids: Sequence[str], tokens: Sequence[str] = ()) -> Reading: ...
@@ -74,6 +73,8 @@ class Lookup(Protocol):
 
 _Encoded = tuple[OrganizationStanding, datetime | None, bytes]
 """Of which standing, until when it holds, and the answer."""
+Said = tuple[str, OrganizationStanding, datetime | None, bytes]
+"""An answer about an organization, with the standing it was made from and until when it holds."""
 _NOTHING: Final[Mapping[str, _Encoded]] = {}
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -92,24 +93,25 @@ class QuotaDesk:
     """Of answers in ``_encoded``: adding its parts up at each new one would cost a batch of unknown meters seconds."""
     _encoded_scoped: dict[tuple[str, ...], _Encoded] = field(default_factory=dict)
 
-    def answer_at_hand(self, caller: Caller, organization_id: str, usage_key: str) -> Answered | None:
-        """What `answer_one` would say of an organization, if it was said before and nothing has changed since.
+    def said(self, organization_id: str, usage_key: str) -> Said | None:
+        """What `answer_one` said last of an organization, for `repeat`."""
+        kept = self._encoded.get(usage_key, _NOTHING).get(organization_id)
+        return None if kept is None else (organization_id, *kept)
+
+    def repeat(self, caller: Caller, said: Said) -> Answered | None:
+        """What `answer_one` would say, if it was said before and nothing has changed since.
 
         ``None``: ask `answer_one`. It waits for nothing, so most checks of what does not change are answered here.
         """
-        found = self.lookup.at_hand(organization_id)
-        kept = self._encoded.get(usage_key, _NOTHING).get(organization_id)
-        if found is None or kept is None:
-            return None
-        standing, age_ms = found
-        until = kept[1]
-        if kept[0] is not standing or (until is not None and self.clock.now() >= until):
+        organization_id, standing, until, body = said
+        age_ms = self.lookup.age_at_hand(organization_id, standing)
+        if age_ms is None or (until is not None and self.clock.now() >= until):
             return None
         if caller.license_id is not None:
             caller.check_names(organization_id, attr="organization_id")
             caller.check_owns(standing, attr="organization_id")
-        _CHECKED["mirror"].inc()
-        return Answered(kept[2], "mirror", age_ms)
+        _CHECKED["mirror"].add(1)
+        return Answered(body, "mirror", age_ms)
 
     async def answer_one(
         self, caller: Caller, name: str, usage_key: str, *, by: str = "organization", part: str | None = None
@@ -386,7 +388,7 @@ def respond(answered: Answered) -> Response:
 
 
 def _answered(body: bytes, reading: Reading, *, checks: int) -> Answered:
-    _CHECKED[reading.source].inc(checks)
+    _CHECKED[reading.source].add(checks)
     return Answered(body, reading.source, reading.age_ms)
 
 

@@ -48,11 +48,9 @@ class StandingLookup:
         age = self._time() - self.mirror.synced_at
         return int(age * 1e3) if age <= self.stale_seconds else None
 
-    def at_hand(self, organization_id: str) -> tuple[OrganizationStanding, int] | None:
-        """The standing and its age in milliseconds, if a fresh mirror has it."""
-        standing = self.mirror.standings.get(organization_id)
-        age = self.fresh_age_ms()
-        return None if standing is None or age is None else (standing, age)
+    def age_at_hand(self, organization_id: str, standing: OrganizationStanding) -> int | None:
+        """Its age in milliseconds, if a fresh mirror has this very standing."""
+        return self.fresh_age_ms() if self.mirror.standings.get(organization_id) is standing else None
 
     async def read(self, organization_ids: Collection[str], tokens: Collection[str] = ()) -> Reading:
         """Standings of organizations and of the owners of tokens, all from one source.
