@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import KafkaAckableMessage
@@ -213,8 +213,24 @@ class Consumer(Generic[M]):
         if len(records) < self.consumption.max_records or self.consumption.lanes == 1:
             return records
         taken = {self._lane_of(record.partition) for record in records}
-        others = self._partitions_of(set(range(self.consumption.lanes)) - taken)
-        return records + await self._take(consumer, *others, timeout_ms=0) if others else records
+        others = set(range(self.consumption.lanes)) - taken
+        return records + (await self._take_more(consumer, others, timeout_ms=0) or ())
+
+    async def _take_more(
+        self, consumer: AIOKafkaConsumer, lanes: Collection[int], *, timeout_ms: int
+    ) -> tuple[ConsumerRecord, ...] | None:
+        """What else there is for these lanes; None when nothing can come.
+
+        An error is left to the next read of everything, where it comes again: what is in hand has to be done first.
+        """
+        partitions = [TopicPartition(p.topic, p.number) for p in self._owned if self._lane_of(p.number) in lanes]
+        if not partitions:  # naming none would ask for all
+            return None
+        try:
+            return await self._take(consumer, *partitions, timeout_ms=timeout_ms)
+        except (KafkaError, ConsumerStoppedError) as error:
+            log.info("consumer.lane_read_failed", consumer=self.name, error=repr(error))
+            return None
 
     async def _take(
         self, consumer: AIOKafkaConsumer, *partitions: TopicPartition, timeout_ms: int
@@ -276,13 +292,13 @@ class Consumer(Generic[M]):
                 self._at_work.discard(lane)
                 if not is_done:
                     return False
-            kafka, partitions = self.kafka, self._partitions_of({lane})
-            if not self._at_work or not partitions or self._is_stopping or kafka is None:
+            kafka = self.kafka
+            if not self._at_work or self._is_stopping or kafka is None:
                 return True
-            records = self._ours_to_do(await self._take(kafka, *partitions, timeout_ms=LANE_WAIT_MS))
-
-    def _partitions_of(self, lanes: Collection[int]) -> list[TopicPartition]:
-        return [TopicPartition(p.topic, p.number) for p in self._owned if self._lane_of(p.number) in lanes]
+            more = await self._take_more(kafka, {lane}, timeout_ms=LANE_WAIT_MS)
+            if more is None:
+                return True
+            records = self._ours_to_do(more)
 
     def _lane_of(self, partition: int) -> int:
         return partition % self.consumption.lanes

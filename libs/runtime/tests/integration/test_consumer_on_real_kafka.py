@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.fetch import FetchRequest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -330,6 +331,27 @@ async def test_a_backlog_of_one_partition_leaves_no_lane_idle(kafka, effects, mo
         counts = await effects.reach(40)
     assert set(counts.values()) == {1}
     assert read[0] == {0, 1}
+
+
+async def test_a_lane_that_cannot_read_on_costs_nothing_that_is_in_hand(kafka, effects, monkeypatch):
+    """What had been read for one partition would have been lost with the error of another's."""
+    topic = kafka.fresh_topic(partitions=2)
+    effects.lanes = 2
+    getmany = AIOKafkaConsumer.getmany
+    failures: list[int] = []
+
+    async def failing_getmany(self, *partitions, **given):
+        if partitions and len(failures) < 5:
+            failures.append(1)
+            raise KafkaError("not now")
+        return await getmany(self, *partitions, **given)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", failing_getmany)
+    await produce(kafka.bootstrap_servers, topic, numbers(0, 40), partitions=2)
+    async with running(consumer_of(effects, topic, kafka.bootstrap_servers, max_records=5)):
+        counts = await effects.reach(40)
+    assert set(counts.values()) == {1}
+    assert failures
 
 
 async def test_a_small_batch_is_one_transaction(kafka, effects):

@@ -232,13 +232,25 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
     async def periods(self, keys: Collection[PeriodKey]) -> dict[PeriodKey, PeriodUsage]:
         if not keys:
             return {}
+        asked = list(keys)
         parameters = {
-            "organization_id": column_of_texts([key.organization_id for key in keys]),
-            "period_start": column_of_instants([key.period.start for key in keys]),
-            "period_end": column_of_instants([key.period.end for key in keys]),
+            "organization_id": column_of_texts([key.organization_id for key in asked]),
+            "period_start": column_of_instants([key.period.start for key in asked]),
+            "period_end": column_of_instants([key.period.end for key in asked]),
+            "place": column_of_numbers(range(len(asked))),
         }
         rows = (await self._connection.execute(statements.PERIODS, parameters)).all()
-        return dict(await self._period_usages(rows))
+        layout = await self._slots.reaching(max((len(row.complete) for row in rows), default=0))
+        return {
+            asked[place]: PeriodUsage(
+                period=asked[place].period,
+                as_of=as_of,
+                revision=revision,
+                corrected_revision=corrected_revision,
+                counters=PackedCounters(layout, *whole_period(complete, partial, maximum)),
+            )
+            for place, as_of, revision, corrected_revision, complete, partial, maximum in rows
+        }
 
     async def periods_in_force(self, organization_id: str, *, newest: int | None) -> list[PeriodUsage]:
         held = await self.newest_periods([organization_id], newest=newest or ROWS_MAX)
@@ -379,12 +391,9 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
 
     async def share_lock_revisions(self, organization_ids: Collection[str]) -> dict[str, Published]:
         """Read revisions and hold writers off until the end of the transaction."""
-        return await self._published(
-            select(organizations.c.organization_id, organizations.c.usage_revision, organizations.c.sources)
-            .where(organizations.c.organization_id == func.any(sorted(organization_ids)))
-            .order_by(organizations.c.organization_id)
-            .with_for_update(read=True)
-        )
+        parameters = {"organization_id": column_of_texts(sorted(organization_ids))}
+        rows = await self._connection.execute(statements.SHARE_LOCK_REVISIONS, parameters)
+        return {name: Published(revision, sources) for name, revision, sources in rows}
 
     async def _published(self, query: Select[Any]) -> dict[str, Published]:
         rows = await self._connection.execute(query)

@@ -76,6 +76,15 @@ SAVE_PERIODS: Final[TextClause] = text(
     """
 )
 
+SHARE_LOCK_REVISIONS: Final[TextClause] = text(
+    """
+    select o.organization_id, o.usage_revision, o.sources
+    from organizations as o
+    where o.organization_id = any(cast(cast(:organization_id as text) as text[]))
+    order by o.organization_id
+    for share
+    """
+)
 LOCK_STANDINGS: Final = text(
     """
     select o.organization_id, o.schedule_anchor, o.schedule_interval, o.ended_schedules, o.usage_revision, o.sources
@@ -104,11 +113,11 @@ WINDOWS_OF_DAYS: Final = f"""
     where {{w.window_start}}
     """
 
+# The place says which period it is: the caller has its key, and instants cost more to read and hash than all else here.
 PERIODS: Final[TextClause] = text(
     f"""
-    select p.organization_id, p.period_start, p.period_end, p.as_of, p.revision, p.corrected_revision,
-           p.complete, p.partial, p.maximum
-    from {_rows("k", organization_id="text", period_start="timestamptz", period_end="timestamptz")}
+    select k.place, p.as_of, p.revision, p.corrected_revision, p.complete, p.partial, p.maximum
+    from {_rows("k", organization_id="text", period_start="timestamptz", period_end="timestamptz", place="int")}
     join period_usage as p using (organization_id, period_start, period_end)
     """
 )
