@@ -1,4 +1,4 @@
-"""``quill usage correct``: void reports, replace windows, take a correction back; each with a preview (L3, L20)."""
+"""``quill usage correct``: void reports or events, replace windows, revert; each with a preview (L3, L20)."""
 
 import json
 import uuid
@@ -23,8 +23,9 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 def add_to(group: typer.Typer, connect: Connect) -> None:
     """Add ``usage correct`` with its commands."""
-    correct = typer.Typer(help="Void reports, replace windows, take corrections back.", no_args_is_help=True)
+    correct = typer.Typer(help="Void reports and events, replace windows, take corrections back.", no_args_is_help=True)
     _add_void(correct, connect)
+    _add_void_events(correct, connect)
     _add_replace(correct, connect)
     _add_revert(correct, connect)
     _add_list(correct, connect)
@@ -52,6 +53,49 @@ def _add_void(group: typer.Typer, connect: Connect) -> None:
             _do(gateway, organization, asked, correction_id, preview=preview, yes=yes, as_json=as_json)
 
 
+def _add_void_events(group: typer.Typer, connect: Connect) -> None:
+    @group.command("void-events")
+    def void_events(
+        organization: Organization,
+        file: Annotated[
+            Path,
+            typer.Argument(
+                exists=True,
+                dir_okay=False,
+                help='JSON: [{"source", "id", "time"}, ...], or what GET /v1/meter-events answered.',
+            ),
+        ],
+        *,
+        actor: Actor,
+        reason: Reason,
+        correction_id: CorrectionId = None,
+        preview: PreviewOnly = False,
+        yes: Yes = False,
+        url: Url = None,
+        token: Token = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Take meter events out of count."""
+        asked = {"kind": "void-events", "events": _events_in(file), "actor": actor, "reason": reason}
+        with asking(connect, url, token) as gateway:
+            _do(gateway, organization, asked, correction_id, preview=preview, yes=yes, as_json=as_json)
+
+
+def _events_in(file: Path) -> list[dict[str, Any]]:
+    content = _json_in(file)
+    listed = content.get("results") if isinstance(content, dict) else content
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise typer.BadParameter(f"{file}: must hold a list of events")
+    return [{name: each.get(name) for name in ("source", "id", "time")} for each in listed]
+
+
+def _json_in(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise typer.BadParameter(f"{file}: not JSON: {error}") from error
+
+
 def _add_replace(group: typer.Typer, connect: Connect) -> None:
     @group.command("replace")
     def replace(
@@ -73,10 +117,7 @@ def _add_replace(group: typer.Typer, connect: Connect) -> None:
         as_json: AsJson = False,
     ) -> None:
         """Say what windows of a source really held."""
-        try:
-            content = json.loads(file.read_bytes())
-        except ValueError as error:
-            raise typer.BadParameter(f"{file}: not JSON: {error}") from error
+        content = _json_in(file)
         if not isinstance(content, dict):
             raise typer.BadParameter(f"{file}: must hold a JSON object")
         asked = {**content, "kind": "replace", "actor": actor, "reason": reason}

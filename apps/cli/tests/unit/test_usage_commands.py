@@ -189,6 +189,28 @@ def test_a_correction_is_done_only_after_its_preview_was_agreed_to():
     assert len({body["correction_id"] for body in api.bodies}) == 1
 
 
+@pytest.mark.parametrize("listed", [lambda events: events, lambda events: {"results": events, "next": None}])
+def test_voided_events_are_named_by_a_file(tmp_path, listed):
+    event = {"source": "gateway", "id": "evt-1", "time": "2026-10-01T05:00:00+00:00"}
+    file = tmp_path / "events.json"
+    file.write_text(json.dumps(listed([{**event, "data": {"n": 1}}])))
+    api = Api(lambda _: (200, CHANGE))
+    ran = api.run("usage", "correct", "void-events", "org-1", str(file), "--actor", "ada", "--reason", "r", "--yes")
+    assert ran.exit_code == 0, ran.output
+    (body,) = api.bodies
+    assert (body["kind"], body["events"], body["preview"]) == ("void-events", [event], False)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"results": "all"}', "[{"])
+def test_a_file_that_names_no_events_is_refused_before_anything_is_asked(tmp_path, content):
+    file = tmp_path / "events.json"
+    file.write_text(content)
+    api = Api(lambda _: (200, CHANGE))
+    ran = api.run("usage", "correct", "void-events", "org-1", str(file), "--actor", "ada", "--reason", "r", "--yes")
+    assert ran.exit_code == 2
+    assert api.bodies == []
+
+
 def test_a_replacement_takes_its_windows_from_a_file(tmp_path):
     file = tmp_path / "windows.json"
     file.write_text(json.dumps({"source": "us", "start": "a", "end": "b", "windows": [], "counters": {"events": 1}}))

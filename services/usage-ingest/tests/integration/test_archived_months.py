@@ -19,7 +19,9 @@ from quill_usage_ingest.store.archive_tables import ArchiveState, archived_month
 from quill_usage_ingest.store.corrections import MemoryCorrections, PostgresCorrections
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.memory import MemoryUsage
+from quill_usage_ingest.store.memory_events import MemoryEvents
 from quill_usage_ingest.store.memory_teams import MemoryTeams
+from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.teams import PostgresTeams
 from quill_usage_ingest.usecases import recompute
@@ -206,7 +208,7 @@ async def test_nothing_of_an_archived_month_is_corrected_or_taken_back(filled: S
     async with filled.begin() as (tx, _, corrections):
         first = (await tx.kept_reports("acme", window_start=OCTOBER, after_id=0, limit=1))[0]
         voided = order("before", kind=CorrectionKind.VOID, kept_ids=(first.id,))
-        await apply_correction(voided, tx=tx, corrections=corrections, now=NOW)
+        await apply_correction(voided, tx=tx, events=MemoryEvents(), corrections=corrections, now=NOW)
     assert (await filled.used())[OCTOBER] == CounterUsage(5, 0, 5)
     await filled.put_october_out_of_reach()
     replacement = Replacement(UsageWindow(OCTOBER, OCTOBER + DAY), {"events": 1})
@@ -215,21 +217,30 @@ async def test_nothing_of_an_archived_month_is_corrected_or_taken_back(filled: S
     )
     async with filled.begin() as (tx, _, corrections):
         with pytest.raises(MonthArchived, match="2026-10"):
-            await apply_correction(replaced, tx=tx, corrections=corrections, now=NOW)
+            await apply_correction(replaced, tx=tx, events=MemoryEvents(), corrections=corrections, now=NOW)
     async with filled.begin() as (tx, _, corrections):
         with pytest.raises(MonthArchived, match="2026-10"):
-            await revert_correction("acme", "before", actor="ada", reason="no", tx=tx, corrections=corrections, now=NOW)
+            await revert_correction(
+                "acme",
+                "before",
+                actor="ada",
+                reason="no",
+                tx=tx,
+                events=MemoryEvents(),
+                corrections=corrections,
+                now=NOW,
+            )
     assert (await filled.used())[OCTOBER] == CounterUsage(5, 0, 5)
 
 
 @pytest.mark.integration
 async def test_reports_of_an_archived_month_cannot_be_voided(database: Database, arrived, organization):
     async with database.begin() as transaction:
-        tx = PostgresUsage(transaction, CounterSlots())
+        tx, events = PostgresUsage(transaction, CounterSlots()), PostgresEvents(transaction)
         await project_customers([organization()], tx=tx)
         unknown = CorrectionOrder("v", "acme", CorrectionKind.VOID, "ada", "bots", kept_ids=(7,))
         with pytest.raises(InvalidCorrection, match="or its month is archived"):
-            await apply_correction(unknown, tx=tx, corrections=PostgresCorrections(transaction), now=NOW)
+            await apply_correction(unknown, tx=tx, events=events, corrections=PostgresCorrections(transaction), now=NOW)
 
 
 @pytest.mark.parametrize(

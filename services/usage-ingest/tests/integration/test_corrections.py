@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from quill_pricing.period import BillingPeriod
-from quill_runtime.database import Database
+from quill_runtime.database import Database, Transaction
 from quill_runtime.event_store import PostgresEventStream
 from quill_usage_ingest.domain.correction import CorrectionKind, CorrectionOrder, InvalidCorrection, Replacement
 from quill_usage_ingest.domain.explanation import Standing, StepKind
@@ -16,10 +16,12 @@ from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.period_usage import CounterUsage
 from quill_usage_ingest.domain.usage_book import Verdict
 from quill_usage_ingest.domain.usage_report import UsageWindow
-from quill_usage_ingest.ports import Corrections, UsageTransaction
+from quill_usage_ingest.ports import Corrections, EventTransaction, UsageTransaction
 from quill_usage_ingest.store.corrections import MemoryCorrections, PostgresCorrections, stream_of
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.memory import MemoryUsage
+from quill_usage_ingest.store.memory_events import MemoryEvents
+from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.usecases.backfill import backfill_reports
 from quill_usage_ingest.usecases.correct_usage import (
@@ -84,6 +86,11 @@ async def acme(begin, organization) -> None:
         )
 
 
+def events_of(tx: UsageTransaction) -> EventTransaction:
+    """Meter events on the same transaction."""
+    return PostgresEvents(Transaction(tx._connection)) if isinstance(tx, PostgresUsage) else MemoryEvents()
+
+
 async def recorded(begin, *arrived, now=NOW):
     async with begin() as (tx, _):
         return await record_reports(arrived, tx=tx, now=now, is_publication_due=False)
@@ -91,13 +98,20 @@ async def recorded(begin, *arrived, now=NOW):
 
 async def applied(begin, order, *, now=NOW + HOUR):
     async with begin() as (tx, corrections):
-        return await apply_correction(order, tx=tx, corrections=corrections, now=now)
+        return await apply_correction(order, tx=tx, events=events_of(tx), corrections=corrections, now=now)
 
 
 async def reverted(begin, correction_id, *, now=NOW + 2 * HOUR):
     async with begin() as (tx, corrections):
         return await revert_correction(
-            "acme", correction_id, actor="bob", reason="they were right", tx=tx, corrections=corrections, now=now
+            "acme",
+            correction_id,
+            actor="bob",
+            reason="they were right",
+            tx=tx,
+            events=events_of(tx),
+            corrections=corrections,
+            now=now,
         )
 
 
@@ -324,7 +338,9 @@ async def test_a_preview_says_exactly_what_applying_does_and_changes_nothing(beg
     before = await state(begin)
     with suppress(_GivenUp):
         async with begin() as (tx, corrections):
-            previewed = await apply_correction(order, tx=tx, corrections=corrections, now=NOW + HOUR)
+            previewed = await apply_correction(
+                order, tx=tx, events=events_of(tx), corrections=corrections, now=NOW + HOUR
+            )
             raise _GivenUp
     assert await state(begin) == before
     assert (await applied(begin, order)).correction.effects == previewed.correction.effects
@@ -386,8 +402,10 @@ async def test_each_correction_and_its_reversion_is_an_event_with_actor_before_a
         await project_customers([organization()], tx=tx)
         await record_reports([arrived(day=1, events=60)], tx=tx, now=NOW, is_publication_due=False)
         (kept,) = await tx.kept_reports("acme", window_start=None, after_id=0, limit=2)
-        await apply_correction(voiding(kept.id), tx=tx, corrections=corrections, now=NOW)
-        await revert_correction("acme", "c1", actor="bob", reason="no", tx=tx, corrections=corrections, now=NOW + HOUR)
+        await apply_correction(voiding(kept.id), tx=tx, events=events_of(tx), corrections=corrections, now=NOW)
+        await revert_correction(
+            "acme", "c1", actor="bob", reason="no", tx=tx, events=events_of(tx), corrections=corrections, now=NOW + HOUR
+        )
         stored = await PostgresEventStream(transaction).read(stream_of("acme", "c1"))
     assert [(event.type, event.actor, event.data["reason"]) for event in stored] == [
         ("usage.corrected", "ada", "counted twice"),
@@ -413,7 +431,9 @@ async def test_of_two_operators_at_once_the_second_sees_what_the_first_did(datab
     async def operator(order):
         async with database.begin() as transaction:
             tx = PostgresUsage(transaction, slots)
-            return await apply_correction(order, tx=tx, corrections=PostgresCorrections(transaction), now=NOW)
+            return await apply_correction(
+                order, tx=tx, events=events_of(tx), corrections=PostgresCorrections(transaction), now=NOW
+            )
 
     outcomes = await asyncio.gather(*(operator(voiding(report)) for report in (first, second)), return_exceptions=True)
     assert sorted(type(each).__name__ for each in outcomes) == ["Corrected", "CorrectionConflict"]

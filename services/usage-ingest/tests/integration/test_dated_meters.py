@@ -21,6 +21,7 @@ from quill_usage_ingest.store.corrections import PostgresCorrections
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.memory import MemoryUsage
 from quill_usage_ingest.store.memory_recounts import MemoryMeterRecounts
+from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.meter_recounts import PostgresMeterRecounts
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.usecases.correct_usage import apply_correction
@@ -229,7 +230,9 @@ async def test_explanation_and_as_of_agree_with_what_is_published(database: Data
             reason="counted twice",
             kept_ids=(kept.id,),
         )
-        done = await apply_correction(order, tx=tx, corrections=corrections, now=NOW)
+        done = await apply_correction(
+            order, tx=tx, events=PostgresEvents(transaction), corrections=corrections, now=NOW
+        )
         changed = {each.counter: each.meters for each in done.correction.effects[0].counters}
         assert changed == {"events": ("events",), dated_name("events", TENTH): ("events_from_tenth",)}
 

@@ -13,16 +13,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quill_contracts.usage import PeriodUsageSnapshot
-from quill_pricing.period import BillingPeriod
+from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
 from quill_runtime.database import Database, Transaction
 from quill_runtime.publisher import KafkaPublisher, Outgoing
+from quill_usage_ingest.domain.correction import CorrectionKind, CorrectionOrder, InvalidCorrection, NamedEvent
 from quill_usage_ingest.domain.event_book import EventOutcome
 from quill_usage_ingest.domain.event_meter import Aggregation, EventMeter
 from quill_usage_ingest.domain.meters import MeteredProduct
-from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.organization import CustomerFacts, Organization
 from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.domain.usage_report import QUANTITY_MAX
 from quill_usage_ingest.ports import Arrival, ArrivedEvent, EventTransaction, UsageTransaction
+from quill_usage_ingest.store.corrections import MemoryCorrections
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.event_recounts import EventRecounts
 from quill_usage_ingest.store.memory import MemoryUsage
@@ -31,6 +33,8 @@ from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.usecases import explain_events as explain_events_module
+from quill_usage_ingest.usecases import void_events
+from quill_usage_ingest.usecases.correct_usage import Corrected, apply_correction, revert_correction
 from quill_usage_ingest.usecases.explain_events import TooManyEvents, explain_events
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.project_products import project_products
@@ -45,6 +49,7 @@ from sqlalchemy import text
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
+SCHEDULE = BillingSchedule(OCTOBER, Interval(1, "month"))
 AFTER_ALL = datetime(9000, 1, 1, tzinfo=UTC)
 ACCEPTED, DUPLICATE = EventOutcome.ACCEPTED, EventOutcome.DUPLICATE
 
@@ -625,3 +630,184 @@ async def test_very_many_events_are_explained_from_their_hours_alike(begin, orga
         monkeypatch.setattr(explain_events_module, "WINDOWS_MAX", 3)
         with pytest.raises(TooManyEvents, match="series"):
             await explain_events(account, period, asked, events=events)
+
+
+# -- voiding -----------------------------------------------------------------------------------------------------------
+
+
+def voiding(*arrived: ArrivedEvent, correction_id: str = "c1") -> CorrectionOrder:
+    return CorrectionOrder(
+        correction_id=correction_id,
+        organization_id="acme",
+        kind=CorrectionKind.VOID_EVENTS,
+        actor="ada",
+        reason="sent by a test",
+        events=tuple(NamedEvent(each.event.source, each.event.event_id, each.event.time) for each in arrived),
+    )
+
+
+async def voided(begin: Begin, corrections: MemoryCorrections, order: CorrectionOrder) -> Corrected:
+    async with begin() as (tx, events):
+        return await apply_correction(order, tx=tx, events=events, corrections=corrections, now=NOW)
+
+
+async def taken_back(begin: Begin, corrections: MemoryCorrections, correction_id: str = "c1") -> Corrected:
+    async with begin() as (tx, events):
+        return await revert_correction(
+            "acme",
+            correction_id,
+            actor="bob",
+            reason="it was real",
+            tx=tx,
+            events=events,
+            corrections=corrections,
+            now=NOW + timedelta(hours=1),
+        )
+
+
+async def counted(begin: Begin) -> Any:
+    """Windows and periods that hold something, and the numbers."""
+    windows, periods, _ = await everything(begin)
+    held = {key: aggregate for key, aggregate in windows.items() if aggregate.events}
+    return held, {key: aggregate for key, aggregate in periods.items() if aggregate.events}
+
+
+async def only(*arrived: ArrivedEvent) -> Any:
+    """What these events come to when no other ever came."""
+    fresh = in_memory()
+    await catalog(fresh, *ALL_KINDS)
+    await known(fresh, Organization("acme", "l", 1, SCHEDULE, CustomerFacts("c", "cloud")))
+    await entered(fresh, *arrived)
+    return await counted(fresh)
+
+
+async def test_voided_events_count_as_if_they_had_never_come_until_that_is_taken_back(begin, organization):
+    await catalog(begin, *ALL_KINDS)
+    await known(begin, organization())
+    sent = [
+        call("1", at=1, n=5, model="large"),
+        call("2", at=1.5, n=700, model="small"),
+        call("3", at=2, n=5, model="large"),
+        call("4", at=30, n=6),
+        call("5", at=800, n=9),
+    ]
+    await entered(begin, *sent)
+    before, all_numbers = await everything(begin), await used(begin)
+    corrections = MemoryCorrections()
+    done = await voided(begin, corrections, voiding(sent[1], sent[4]))
+    assert await counted(begin) == await only(sent[0], sent[2], sent[3])
+    assert await used(begin) == {
+        "October": {"sum": (16, 16), "count": (3, 3), "max": (6, 6), "last": (6, 6), "unique_count": (2, 2)},
+        # Of November nothing is left: the meters are told of with 0, and do not vanish from what is published.
+        "November": {"sum": (0, 0), "count": (0, 0), "max": (0, 0), "last": (0, 0), "unique_count": (0, 0)},
+    }
+    changed = {
+        (period.period_start.month, each.counter): (each.before.maximum, each.after.maximum)
+        for period in done.correction.effects
+        for each in period.counters
+    }
+    assert changed[10, "sum"] == (716, 16)
+    assert changed[11, "max"] == (9, 0)
+    async with begin() as (tx, events):
+        in_force = await tx.periods_in_force("acme", newest=None)
+        assert [usage.corrected_revision for usage in in_force] == [2, 2], "maxima that came down are to be believed"
+        assert (await tx.organization("acme")).usage_revision == 2
+        assert await recompute_events("acme", tx=tx, events=events) == (), "an audit finds nothing to mend"
+    assert await entered(begin, *sent) == [DUPLICATE] * 5, "their names stay taken"
+    assert (await voided(begin, corrections, voiding(sent[1], sent[4]))).is_repeat
+    again = await taken_back(begin, corrections)
+    windows, periods, _ = await everything(begin)
+    assert (windows, periods) == before[:2]
+    assert await used(begin) == all_numbers
+    assert again.correction.reversion.effects
+    assert (await taken_back(begin, corrections)).is_repeat
+
+
+async def test_an_event_voided_twice_counts_when_both_are_taken_back(begin, organization):
+    await catalog(begin, meter("sum"))
+    await known(begin, organization())
+    sent = [call("1", n=5), call("2", at=1, n=7)]
+    await entered(begin, *sent)
+    corrections = MemoryCorrections()
+    await voided(begin, corrections, voiding(sent[0]))
+    await voided(begin, corrections, voiding(*sent, correction_id="c2"))
+    assert (await used(begin))["October"] == {"sum": (0, 0)}
+    await taken_back(begin, corrections, "c1")
+    assert (await used(begin))["October"] == {"sum": (0, 0)}
+    await taken_back(begin, corrections, "c2")
+    assert (await used(begin))["October"] == {"sum": (12, 12)}
+
+
+async def test_what_cannot_be_voided_is_named_and_changes_nothing(begin, organization, monkeypatch):
+    await catalog(begin, meter("sum"))
+    await known(begin, organization())
+    sent = [call("1", n=5), call("2", at=0.5, n=7)]
+    await entered(begin, *sent)
+    before = await everything(begin)
+    corrections = MemoryCorrections()
+    with pytest.raises(InvalidCorrection, match="events__1: no event") as refused:
+        await voided(begin, corrections, voiding(sent[0], call("1", at=3)))
+    assert (refused.value.code, refused.value.attribute) == ("unknown_event", "events__1")
+    monkeypatch.setattr(void_events, "EVENTS_AN_HOUR_MAX", 1)
+    with pytest.raises(InvalidCorrection, match="more than 1 events of type call"):
+        await voided(begin, corrections, voiding(sent[0]))
+    assert await everything(begin) == before
+    assert await corrections.of_organization("acme") == []
+
+
+async def test_a_recount_leaves_voided_events_out_wherever_it_stands(begin, organization):
+    await known(begin, organization())
+    sent = [call(str(n), at=n, n=2**n) for n in range(8)]
+    await entered(begin, *sent)
+    await catalog(begin, *ALL_KINDS)
+    corrections = MemoryCorrections()
+    async with begin() as (tx, events):
+        assert await recount_some(tx=tx, events=events, limit=4)
+    await voided(begin, corrections, voiding(sent[1], sent[6]))
+    await recounted(begin, limit=2)
+    assert await counted(begin) == await only(*(each for n, each in enumerate(sent) if n not in (1, 6)))
+    await taken_back(begin, corrections)
+    assert await counted(begin) == await only(*sent)
+
+
+async def test_an_explanation_tells_of_voided_events_and_agrees(begin, organization):
+    await catalog(begin, meter("sum"))
+    await known(begin, organization())
+    sent = [call("1", n=5), call("2", at=1, n=7)]
+    await entered(begin, *sent)
+    await voided(begin, MemoryCorrections(), voiding(*sent))
+    async with begin() as (tx, events):
+        explained = await explain_events(
+            await tx.organization("acme"), BillingPeriod(OCTOBER, NOVEMBER), meter("sum"), events=events
+        )
+        assert (explained.usage.to_date, explained.voided, explained.is_equal) == (0, 2, True)
+        assert [each.counts for each in await events.kept_events("acme", OCTOBER, NOVEMBER, limit=9)] == [False, False]
+        assert await events.count_events("acme", "call", OCTOBER, NOVEMBER) == 0
+
+
+sent_events = st.lists(
+    st.tuples(st.integers(0, 6), st.integers(0, 9), st.sampled_from(["a", "b"])), min_size=1, max_size=12
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sent_events, st.data())
+async def test_any_voids_and_reversions_end_where_the_events_that_count_lead(described, data):
+    """L1, L3: whatever was done before, hours and periods are those of the events that count now."""
+    begin, corrections = in_memory(), MemoryCorrections()
+    await catalog(begin, *ALL_KINDS)
+    await known(begin, Organization("acme", "l", 1, SCHEDULE, CustomerFacts("c", "cloud")))
+    sent = [call(str(n), at=hour * 180, n=value, model=model) for n, (hour, value, model) in enumerate(described)]
+    half = data.draw(st.integers(1, len(sent)))
+    await entered(begin, *sent[:half])
+    orders: dict[str, set[int]] = {}
+    for number in range(data.draw(st.integers(1, 3))):
+        chosen = data.draw(st.sets(st.integers(0, half - 1), min_size=1))
+        orders[f"c{number}"] = chosen
+        await voided(begin, corrections, voiding(*(sent[n] for n in sorted(chosen)), correction_id=f"c{number}"))
+    await entered(begin, *sent)
+    for correction_id in data.draw(st.sets(st.sampled_from(sorted(orders)))):
+        await taken_back(begin, corrections, correction_id)
+        del orders[correction_id]
+    out = set().union(*orders.values())
+    assert await counted(begin) == await only(*(each for n, each in enumerate(sent) if n not in out))

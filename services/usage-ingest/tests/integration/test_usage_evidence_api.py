@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,11 +17,17 @@ from quill_runtime.database import Database
 from quill_runtime.http import create_app
 from quill_runtime.outbox import Outbox
 from quill_usage_ingest.api import backfill, corrections, explanation, usage
+from quill_usage_ingest.domain.event_meter import Aggregation, EventMeter
 from quill_usage_ingest.domain.meters import MeteredProduct
+from quill_usage_ingest.ports import Arrival, ArrivedEvent
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.project_products import project_products
+from quill_usage_ingest.usecases.record_events import record_events
+from quill_usage_ingest.usecases.recount_events import project_event_meters
+from quill_usage_ingest.wire.meter_events import from_wire_event
 
 pytestmark = pytest.mark.integration
 
@@ -231,6 +238,59 @@ async def test_a_replacement_over_http_takes_its_counters_from_the_request_or_th
     assert (answer.status_code, answer.json()["code"]) == (400, "window_left_out")
 
 
+async def test_events_are_voided_over_http_and_count_again_when_that_is_taken_back(api, database, clock):
+    """L3, L20."""
+    meter = EventMeter("tokens", "call", Aggregation.SUM, value="n")
+    bodies = [
+        {
+            "specversion": "1.0",
+            "id": f"evt-{n}",
+            "source": "gateway",
+            "type": "call",
+            "subject": "acme",
+            "time": (OCTOBER + timedelta(hours=n)).isoformat(),
+            "data": {"n": 10**n},
+        }
+        for n in (1, 2)
+    ]
+    async with database.begin() as transaction:
+        tx, events = PostgresUsage(transaction, CounterSlots()), PostgresEvents(transaction)
+        await project_products([MeteredProduct("ai", 1, "tokens", None, None, meter)], tx=tx)
+        await project_event_meters(tx=tx, events=events)
+        encoded = [json.dumps(body).encode() for body in bodies]
+        arrived = [ArrivedEvent(from_wire_event(each), Arrival("http", each)) for each in encoded]
+        await record_events(arrived, tx=tx, events=events, now=clock.at, is_publication_due=False)
+
+    async def tokens() -> int:
+        return (await api.get("/v1/usage/acme/explain", params={"meter": "tokens"})).json()["usage"]["to_date"]
+
+    assert await tokens() == 110
+    named = {name: bodies[1][name] for name in ("source", "id", "time")}
+    asked = {"correction_id": "v1", "kind": "void-events", "actor": "ada", "reason": "a test", "events": [named]}
+    path = "/v1/usage/acme/corrections"
+    previewed = (await api.post(path, json={**asked, "preview": True})).json()
+    (changed,) = previewed["changes"][0]["counters"]
+    assert (changed["counter"], changed["before"]["maximum"], changed["after"]["maximum"]) == ("tokens", 110, 10)
+    assert await tokens() == 110
+    applied = (await api.post(path, json=asked)).json()
+    assert {**applied, "is_preview": True} == previewed
+    assert await tokens() == 10
+    document = (await api.get("/v1/usage/acme/explain", params={"meter": "tokens"})).json()
+    assert (document["voided"], document["is_equal"]) == (1, True)
+    assert "1 kept events of the type were voided" in document["sentence"]
+    (listed,) = (await api.get(path)).json()["results"]
+    assert [each["id"] for each in listed["events"]] == ["evt-2"]
+    assert (await api.post(path, json={**asked, "events": [{**named, "id": "evt-1"}]})).status_code == 409
+    unknown = await api.post(path, json={**asked, "correction_id": "v2", "events": [{**named, "id": "evt-9"}]})
+    assert (unknown.status_code, unknown.json()["code"], unknown.json()["attr"]) == (400, "unknown_event", "events__0")
+    assert (await api.post(f"{path}/v1/revert", json={"actor": "bob", "reason": "no"})).status_code == 200
+    assert await tokens() == 110
+
+
+EVENT = {"source": "gateway", "id": "1", "time": OCTOBER.isoformat()}
+VOID_EVENTS = {"correction_id": "c", "kind": "void-events", "actor": "a", "reason": "r"}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
@@ -253,6 +313,11 @@ async def test_a_replacement_over_http_takes_its_counters_from_the_request_or_th
             400,
         ),
         ("POST", "corrections/none/revert", {"actor": "a", "reason": "r"}, 400),
+        ("POST", "corrections", {"correction_id": "c", "kind": "void-events", "actor": "a", "reason": "r"}, 400),
+        ("POST", "corrections", {**VOID_EVENTS, "events": [EVENT, EVENT]}, 400),
+        ("POST", "corrections", {**VOID_EVENTS, "events": [EVENT], "report_ids": [1]}, 400),
+        ("POST", "corrections", {**VOID_EVENTS, "kind": "void", "report_ids": [1], "events": [EVENT]}, 400),
+        ("POST", "corrections", {**VOID_EVENTS, "events": [{**EVENT, "time": "2026-10-01"}]}, 400),
     ],
 )
 async def test_what_cannot_be_asked_is_refused_in_words(api, method, path, body, status):

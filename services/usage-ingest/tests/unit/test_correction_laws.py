@@ -16,6 +16,7 @@ from quill_usage_ingest.domain.usage_report import UsageReport, UsageWindow
 from quill_usage_ingest.ports import Arrival, ArrivedReport
 from quill_usage_ingest.store.corrections import MemoryCorrections
 from quill_usage_ingest.store.memory import MemoryUsage
+from quill_usage_ingest.store.memory_events import MemoryEvents
 from quill_usage_ingest.usecases.correct_usage import apply_correction, revert_correction
 from quill_usage_ingest.usecases.explain_usage import explain_usage, usage_as_of
 from quill_usage_ingest.usecases.project_customers import project_customers
@@ -59,6 +60,7 @@ class Story:
 
     def __init__(self):
         self.tx, self.corrections, self.now, self.number = MemoryUsage(), MemoryCorrections(), NOW, 0
+        self.events = MemoryEvents()
 
     async def begin(self, arriving):
         schedule = BillingSchedule(OCTOBER.start, Interval(1, "month"))
@@ -78,7 +80,9 @@ class Story:
         else:
             order = await self.order(kind, what)
             if order is not None:
-                await apply_correction(order, tx=self.tx, corrections=self.corrections, now=self.now)
+                await apply_correction(
+                    order, tx=self.tx, events=self.events, corrections=self.corrections, now=self.now
+                )
 
     async def order(self, kind, what):
         named = {"correction_id": f"c{self.number}", "organization_id": "acme", "actor": "ada", "reason": "r"}
@@ -96,7 +100,14 @@ class Story:
         if known:
             correction_id = known[position % len(known)].order.correction_id
             await revert_correction(
-                "acme", correction_id, actor="bob", reason="r", tx=self.tx, corrections=self.corrections, now=self.now
+                "acme",
+                correction_id,
+                actor="bob",
+                reason="r",
+                tx=self.tx,
+                events=self.events,
+                corrections=self.corrections,
+                now=self.now,
             )
 
     async def revert_all(self):

@@ -16,6 +16,7 @@ from quill_usage_ingest.ports import TooManyCounters
 from quill_usage_ingest.store.claims import TooManyClaims, UnreadableClaim
 from quill_usage_ingest.store.corrections import PostgresCorrections
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.team_marks import sweep_organizations
 from quill_usage_ingest.usecases.correct_usage import (
@@ -34,7 +35,7 @@ from quill_usage_ingest.wire.corrections import (
     to_wire_correction,
 )
 
-Work = Callable[[PostgresUsage, PostgresCorrections], Awaitable[Corrected]]
+Work = Callable[[PostgresUsage, PostgresEvents, PostgresCorrections], Awaitable[Corrected]]
 
 
 class _Previewed(Exception):
@@ -61,12 +62,14 @@ def router(*, database: Database, tokens: ApiTokens, clock: Clock, slots: Counte
     async def correct(
         organization_id: str, asked: CorrectionAsked, authorization: Authorization = None
     ) -> dict[str, Any]:
-        """Void reports or replace windows, all of them or none; with ``preview`` only say what that would change."""
+        """Void reports or events or replace windows, all or none; with ``preview`` only say what that would change."""
         tokens.require(authorization, "operator")
         order = from_wire_correction(asked, organization_id)
         now = clock.now()
         return await run(
-            lambda usage, corrections: apply_correction(order, tx=usage, corrections=corrections, now=now),
+            lambda usage, events, corrections: apply_correction(
+                order, tx=usage, events=events, corrections=corrections, now=now
+            ),
             is_preview=asked.preview,
         )
 
@@ -88,12 +91,13 @@ def router(*, database: Database, tokens: ApiTokens, clock: Clock, slots: Counte
         tokens.require(authorization, "operator")
         now = clock.now()
         return await run(
-            lambda usage, corrections: revert_correction(
+            lambda usage, events, corrections: revert_correction(
                 organization_id,
                 correction_id,
                 actor=asked.actor,
                 reason=asked.reason,
                 tx=usage,
+                events=events,
                 corrections=corrections,
                 now=now,
             ),
@@ -107,7 +111,9 @@ async def _corrected(database: Database, slots: CounterSlots, work: Work, *, is_
     """Do the work in one transaction, which is given up after a preview; what is refused names its field."""
 
     async def in_transaction(transaction: Transaction) -> Corrected:
-        corrected = await work(PostgresUsage(transaction, slots), PostgresCorrections(transaction))
+        corrected = await work(
+            PostgresUsage(transaction, slots), PostgresEvents(transaction), PostgresCorrections(transaction)
+        )
         if is_preview:
             raise _Previewed(corrected)
         await sweep_organizations(transaction.connection, {corrected.correction.order.organization_id})

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from quill_usage_ingest.domain.completeness import Completeness
 from quill_usage_ingest.domain.correction_effects import PeriodEffect
 from quill_usage_ingest.domain.evidence import OutOfCount
+from quill_usage_ingest.domain.meter_event import Moment, name_of
 from quill_usage_ingest.domain.usage_book import Verdict
 from quill_usage_ingest.domain.usage_report import Correction, UsageReport, UsageWindow
 
@@ -22,6 +23,15 @@ class CorrectionKind(StrEnum):
 
     VOID = "void"
     REPLACE = "replace"
+    VOID_EVENTS = "void-events"
+
+
+class NamedEvent(NamedTuple):
+    """A kept meter event as people find it: who sent it, under which id, and when it happened."""
+
+    source: str
+    event_id: str
+    time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,8 @@ class Replacement:
 class CorrectionOrder:
     """What a person wants done. ``correction_id`` is theirs: the same id with the same content is a repeat.
 
-    A void names kept reports; a replacement names a source, a span, and every window the source reported in it.
+    A void names kept reports or kept meter events; a replacement names a source, a span, and every window the source
+    reported in it.
     """
 
     correction_id: str
@@ -49,6 +60,14 @@ class CorrectionOrder:
     start: datetime | None = None
     end: datetime | None = None
     windows: tuple[Replacement, ...] = ()
+    events: tuple[NamedEvent, ...] = ()
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """Where the events it names stand among the organization's."""
+        return tuple(
+            Moment(each.time, name_of(self.organization_id, each.source, each.event_id)) for each in self.events
+        )
 
     @property
     def content_hash(self) -> bytes:
@@ -69,6 +88,9 @@ class CorrectionOrder:
             self.end.isoformat() if self.end else None,
             windows,
         )
+        if self.events:  # what was kept before events could be voided keeps its hash
+            events = sorted((each.source, each.event_id, each.time.isoformat()) for each in self.events)
+            return hashlib.sha256(repr((*content, events)).encode()).digest()
         return hashlib.sha256(repr(content).encode()).digest()
 
     def replacement_report(self, replacement: Replacement, *, as_of: datetime) -> UsageReport:

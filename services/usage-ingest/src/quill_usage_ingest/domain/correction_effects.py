@@ -12,6 +12,9 @@ from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import CustomerFacts
 from quill_usage_ingest.domain.period_usage import NOTHING_USED, CounterUsage, PeriodUsage
 
+EventUsage = Mapping[tuple[BillingPeriod, str], CounterUsage]
+"""Usage of event meters by period and meter."""
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -29,7 +32,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class CounterEffect:
-    """One counter of a report before and after; ``meters`` are those it feeds."""
+    """One counter of a report, or one meter that events feed, before and after; ``meters`` are those it feeds."""
 
     counter: str
     meters: tuple[str, ...]
@@ -89,6 +92,24 @@ def effects(
         changed = _changed(usage.period, known.counters if known else {}, usage.counters, meters)
         if changed:
             found.append(_effect(usage.period, changed, customer=customer, now=now))
+    return tuple(found)
+
+
+def event_effects(
+    before: EventUsage, after: EventUsage, *, customer: CustomerFacts, now: datetime
+) -> tuple[PeriodEffect, ...]:
+    """The same of meters that events feed, which have no counter: they stand under their own name."""
+    found = []
+    for period in sorted({period for period, _ in [*before, *after]}, key=lambda each: each.start):
+        meters = sorted({meter for held, meter in [*before, *after] if held == period})
+        changed = tuple(
+            CounterEffect(meter, (meter,), Totals.of(was), Totals.of(now_is))
+            for meter in meters
+            for was, now_is in [(before.get((period, meter), NOTHING_USED), after.get((period, meter), NOTHING_USED))]
+            if was != now_is
+        )
+        if changed:
+            found.append(_effect(period, changed, customer=customer, now=now))
     return tuple(found)
 
 

@@ -5,6 +5,7 @@ gives another number. Distinct values are the exception: whether a value is new 
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import NamedTuple
 
 from quill_usage_ingest.domain.event_meter import Aggregation, Measured
@@ -43,10 +44,18 @@ def aggregate_of(event: MeterEvent, measured: Measured, *, is_new_value: bool = 
     return Aggregate(1, quantity, quantity, event.moment, event.moment)
 
 
+def nothing_at(start: datetime) -> Aggregate:
+    """A span whose events are all voided: it stays, so that a meter that was published goes on being published as 0."""
+    moment = Moment(start, b"")
+    return Aggregate(0, 0, 0, moment, moment)
+
+
 def put_together(aggregation: Aggregation, one: Aggregate | None, other: Aggregate) -> Aggregate:
-    """Both spans as one. Distinct values must be new in what they are put to."""
-    if one is None:
+    """Both spans as one. Distinct values must be new in what they are put to; a span without events adds nothing."""
+    if one is None or not one.events:
         return other
+    if not other.events:
+        return one
     match aggregation:
         case Aggregation.SUM | Aggregation.COUNT | Aggregation.UNIQUE_COUNT:
             quantity = one.quantity + other.quantity

@@ -20,6 +20,7 @@ class EventExplanation:
     Attributes:
         windows: hours and their groups, in order.
         left_out: kept events of the meter's type in the period that do not fit it.
+        voided: kept events of the type that a correction took out of count.
         known_at: the number as it was known at the instant asked for.
         is_from_events: made again from the kept events; else, of very many, put together from the stored hours.
         is_recounting: the stored number is not whole yet, and not published.
@@ -37,6 +38,7 @@ class EventExplanation:
     is_recounting: bool
     is_from_events: bool
     named: Mapping[Moment, MeterEvent]
+    voided: int = 0
 
     @property
     def usage(self) -> CounterUsage:
@@ -49,4 +51,6 @@ class EventExplanation:
     @property
     def is_equal(self) -> bool:
         """Whether the kept events give the stored number; they always should."""
+        if self.total is None:
+            return self.stored is None or self.stored.events == 0
         return self.total == self.stored

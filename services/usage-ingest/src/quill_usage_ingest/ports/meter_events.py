@@ -55,6 +55,12 @@ class KeptEvent:
     partition: int | None
     offset: int | None
     body: bytes
+    voided_at: datetime | None = None
+    """When a correction took it out of count; its name stays taken (L3)."""
+
+    @property
+    def counts(self) -> bool:
+        return self.voided_at is None
 
 
 class EventRecount(NamedTuple):
@@ -119,7 +125,27 @@ class EventTransaction(MeterRecounts, Protocol):
 
     async def events_at(self, organization_id: str, moments: Collection[Moment]) -> dict[Moment, KeptEvent]: ...
 
-    async def count_events(self, organization_id: str, event_type: str, start: datetime, end: datetime) -> int: ...
+    async def set_voided(
+        self, organization_id: str, moments: Collection[Moment], *, voided_at: datetime | None
+    ) -> None:
+        """Take kept events out of count, or with None back in."""
+        ...
+
+    async def replace_hour(
+        self,
+        feed_id: int,
+        organization_id: str,
+        start: datetime,
+        *,
+        windows: Mapping[EventWindowKey, Aggregate],
+        values: Collection[SeenValue],
+    ) -> None:
+        """Let these be the windows and values of one hour, and no others."""
+        ...
+
+    async def count_events(self, organization_id: str, event_type: str, start: datetime, end: datetime) -> int:
+        """How many are kept and not voided."""
+        ...
 
     async def event_windows(self, keys: Collection[EventWindowKey]) -> dict[EventWindowKey, Aggregate]: ...
 

@@ -8,14 +8,14 @@ from decimal import Decimal
 from typing import Any, Final
 
 from quill_pricing.period import BillingPeriod
-from sqlalchemy import Row, TextClause, select, text
+from sqlalchemy import Row, TextClause, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from quill_usage_ingest.domain.event_aggregate import Aggregate
 from quill_usage_ingest.domain.event_book import EventPeriodKey, EventWindowKey, SeenValue
 from quill_usage_ingest.domain.event_meter import Group
 from quill_usage_ingest.domain.meter_event import Moment
-from quill_usage_ingest.store.event_tables import event_periods, event_windows
+from quill_usage_ingest.store.event_tables import event_periods, event_values, event_windows
 
 _GROUPING_BYTES: Final = 16
 _WHOLE: Final = b""
@@ -169,6 +169,26 @@ class PostgresEventAggregates:
             await self._connection.execute(_SAVE_WINDOWS, parameters)
 
     # -- periods ---------------------------------------------------------------------------------------------------
+
+    async def replace_hour(
+        self,
+        feed_id: int,
+        organization_id: str,
+        start: datetime,
+        *,
+        windows: Mapping[EventWindowKey, Aggregate],
+        values: Collection[SeenValue],
+    ) -> None:
+        for table in (event_windows, event_values):
+            await self._connection.execute(
+                delete(table).where(
+                    table.c.feed_id == feed_id,
+                    table.c.organization_id == organization_id,
+                    table.c.window_start == start,
+                )
+            )
+        await self.save_event_windows(windows)
+        await self.save_values(values)
 
     async def event_periods(self, keys: Collection[EventPeriodKey]) -> dict[EventPeriodKey, Aggregate]:
         if not keys:

@@ -59,9 +59,10 @@ meter_events: Final = Table(
     Column("partition", Integer, nullable=True),
     Column("offset", BigInteger, nullable=True),
     Column("body", LargeBinary, nullable=False),
+    Column("voided_at", _Instant, nullable=True),
     Index("meter_events_type_idx", "organization_id", "event_type", "event_time", "name"),
     postgresql_partition_by="RANGE (window_start)",
-    comment="Every event as received, exact bytes (L4, L5).",
+    comment="Every event as received, exact bytes (L4, L5). Voided: a correction took it out of count (L3).",
 )
 
 event_types: Final = Table(

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
 from quill_usage_ingest.domain.event_aggregate import Aggregate
@@ -117,6 +117,26 @@ class MemoryEvents(MemoryMeterRecounts):
             if (organization_id, moment) in self.events
         }
 
+    async def set_voided(
+        self, organization_id: str, moments: Collection[Moment], *, voided_at: datetime | None
+    ) -> None:
+        for moment in moments:
+            self.events[organization_id, moment] = replace(self.events[organization_id, moment], voided_at=voided_at)
+
+    async def replace_hour(
+        self,
+        feed_id: int,
+        organization_id: str,
+        start: datetime,
+        *,
+        windows: Mapping[EventWindowKey, Aggregate],
+        values: Collection[SeenValue],
+    ) -> None:
+        hour = (feed_id, organization_id, start)
+        kept = {key: held for key, held in self.windows.items() if (key[0], key[1], key.start) != hour}
+        self.windows = {**kept, **windows}
+        self.values = {held for held in self.values if (held[0], held[1], held.start) != hour} | set(values)
+
     async def count_events(self, organization_id: str, event_type: str, start: datetime, end: datetime) -> int:
         return sum(
             1
@@ -124,6 +144,7 @@ class MemoryEvents(MemoryMeterRecounts):
             if key[0] == organization_id
             and kept.event.event_type == event_type
             and start <= kept.event.window_start < end
+            and kept.counts
         )
 
     async def event_windows(self, keys: Collection[EventWindowKey]) -> dict[EventWindowKey, Aggregate]:

@@ -208,15 +208,17 @@ class PostgresEvents(PostgresEventAggregates, PostgresMeterRecounts):
     async def events_at(self, organization_id: str, moments: Collection[Moment]) -> dict[Moment, KeptEvent]:
         if not moments:
             return {}
-        keys = [(moment.at.replace(minute=0, second=0, microsecond=0), moment.at, moment.name) for moment in moments]
-        rows = await self._connection.execute(
-            select(meter_events).where(
-                meter_events.c.organization_id == organization_id,
-                tuple_(meter_events.c.window_start, meter_events.c.event_time, meter_events.c.name).in_(keys),
-            )
-        )
+        rows = await self._connection.execute(select(meter_events).where(*_at(organization_id, moments)))
         found = [_kept(row) for row in rows]
         return {kept.event.moment: kept for kept in found}
+
+    async def set_voided(
+        self, organization_id: str, moments: Collection[Moment], *, voided_at: datetime | None
+    ) -> None:
+        if moments:
+            await self._connection.execute(
+                update(meter_events).where(*_at(organization_id, moments)).values(voided_at=voided_at)
+            )
 
     async def count_events(self, organization_id: str, event_type: str, start: datetime, end: datetime) -> int:
         found = await self._connection.scalar(
@@ -227,9 +229,18 @@ class PostgresEvents(PostgresEventAggregates, PostgresMeterRecounts):
                 meter_events.c.event_type == event_type,
                 meter_events.c.window_start >= start,
                 meter_events.c.window_start < end,
+                meter_events.c.voided_at.is_(None),
             )
         )
         return found or 0
+
+
+def _at(organization_id: str, moments: Collection[Moment]) -> tuple[Any, Any]:
+    keys = [(moment.at.replace(minute=0, second=0, microsecond=0), moment.at, moment.name) for moment in moments]
+    return (
+        meter_events.c.organization_id == organization_id,
+        tuple_(meter_events.c.window_start, meter_events.c.event_time, meter_events.c.name).in_(keys),
+    )
 
 
 def _is(recount: EventRecount) -> tuple[Any, Any]:
@@ -243,4 +254,4 @@ def _kept(row: Row[Any]) -> KeptEvent:
     event = from_wire_event(row.body)
     if event.organization_id != row.organization_id:
         event = on_account(event, row.organization_id)
-    return KeptEvent(event, row.received_at, row.intake, row.topic, row.partition, row.offset, row.body)
+    return KeptEvent(event, row.received_at, row.intake, row.topic, row.partition, row.offset, row.body, row.voided_at)

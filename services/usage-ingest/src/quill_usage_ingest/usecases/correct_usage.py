@@ -19,15 +19,17 @@ from quill_usage_ingest.domain.correction import (
     Reversion,
     TakenOut,
 )
-from quill_usage_ingest.domain.correction_effects import PeriodEffect, effects
+from quill_usage_ingest.domain.correction_effects import PeriodEffect, effects, event_effects
+from quill_usage_ingest.domain.meter_event import Moment
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import Refusal, Verdict
 from quill_usage_ingest.domain.usage_report import WindowKey
-from quill_usage_ingest.ports import Arrival, ArrivedReport, Corrections, KeptReport, UsageTransaction
+from quill_usage_ingest.ports import Arrival, ArrivedReport, Corrections, EventTransaction, KeptReport, UsageTransaction
 from quill_usage_ingest.usecases.rebuild_windows import rebuild_windows
 from quill_usage_ingest.usecases.record_reports import record_reports
+from quill_usage_ingest.usecases.void_events import set_events_voided, usage_of_event_meters
 
 INTAKE: Final = "correction"
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -61,9 +63,20 @@ class _Work:
     known: Sequence[AppliedCorrection]
     at: datetime
     tx: UsageTransaction
+    events: EventTransaction
 
     async def periods(self) -> list[PeriodUsage]:
         return await self.tx.periods_in_force(self.organization.organization_id, newest=None)
+
+    async def set_events_voided(
+        self, order: CorrectionOrder, moments: Collection[Moment], voided_at: datetime | None
+    ) -> tuple[PeriodEffect, ...]:
+        """Void events or let them count again; returns what that changes."""
+        organization = self.organization
+        before = await usage_of_event_meters(organization.organization_id, self.events)
+        await set_events_voided(order, moments, organization, voided_at=voided_at, tx=self.tx, events=self.events)
+        after = await usage_of_event_meters(organization.organization_id, self.events)
+        return event_effects(before, after, customer=organization.customer, now=self.at)
 
     async def effects_since(self, before: Sequence[PeriodUsage]) -> tuple[PeriodEffect, ...]:
         return effects(
@@ -76,7 +89,12 @@ class _Work:
 
 
 async def apply_correction(
-    order: CorrectionOrder, *, tx: UsageTransaction, corrections: Corrections, now: datetime
+    order: CorrectionOrder,
+    *,
+    tx: UsageTransaction,
+    events: EventTransaction,
+    corrections: Corrections,
+    now: datetime,
 ) -> Corrected:
     """Do what a person ordered, or find that it was done.
 
@@ -87,7 +105,7 @@ async def apply_correction(
         MonthArchived: what it would touch is not here; nothing may be committed.
         TooManyCounters: a replaced counter's name found no slot; nothing may be committed.
     """
-    work = await _begin(order.organization_id, tx=tx, corrections=corrections, now=now)
+    work = await _begin(order.organization_id, tx=tx, events=events, corrections=corrections, now=now)
     for known in work.known:
         if known.order.correction_id == order.correction_id:
             if known.order.content_hash != order.content_hash:
@@ -101,6 +119,8 @@ async def apply_correction(
             taken_out = await _void(order, work)
         case CorrectionKind.REPLACE:
             entered_ids = await _replace(order, work)
+        case CorrectionKind.VOID_EVENTS:
+            return await _void_events(order, work, corrections)
         case _:
             assert_never(order.kind)
     applied = AppliedCorrection(order, work.at, taken_out, entered_ids, await work.effects_since(before))
@@ -115,6 +135,7 @@ async def revert_correction(
     actor: str,
     reason: str,
     tx: UsageTransaction,
+    events: EventTransaction,
     corrections: Corrections,
     now: datetime,
 ) -> Corrected:
@@ -124,14 +145,21 @@ async def revert_correction(
         UnknownOrganization | UnknownCorrection: nothing to take back.
         MonthArchived: what it touched is not here.
     """
-    work = await _begin(organization_id, tx=tx, corrections=corrections, now=now)
+    work = await _begin(organization_id, tx=tx, events=events, corrections=corrections, now=now)
     found = next((each for each in work.known if each.order.correction_id == correction_id), None)
     if found is None:
         raise UnknownCorrection(correction_id)
     if not found.is_in_force:
         return Corrected(found, is_repeat=True)
-    before = await work.periods()
     others = [each for each in work.known if each.is_in_force and each is not found]
+    if found.order.kind is CorrectionKind.VOID_EVENTS:
+        still_voided = {moment for each in others for moment in each.order.moments}
+        counting = [moment for moment in found.order.moments if moment not in still_voided]
+        changed = await work.set_events_voided(found.order, counting, None)
+        reverted = found.reverted(Reversion(actor, reason, work.at, changed))
+        await corrections.save(reverted)
+        return Corrected(reverted, is_repeat=False)
+    before = await work.periods()
     still_out = {taken.kept_id for each in others for taken in each.taken_out}
     archived = await tx.archived_months()
     for start in [taken.window_start for taken in found.taken_out] + [
@@ -148,8 +176,25 @@ async def revert_correction(
     return Corrected(reverted, is_repeat=False)
 
 
-async def _begin(organization_id: str, *, tx: UsageTransaction, corrections: Corrections, now: datetime) -> _Work:
+async def _void_events(order: CorrectionOrder, work: _Work, corrections: Corrections) -> Corrected:
+    voided = {moment for each in work.known if each.is_in_force for moment in each.order.moments}
+    counting = [moment for moment in order.moments if moment not in voided]
+    changed = await work.set_events_voided(order, counting, work.at)
+    applied = AppliedCorrection(order, work.at, (), (), changed)
+    await corrections.save(applied)
+    return Corrected(applied, is_repeat=False)
+
+
+async def _begin(
+    organization_id: str,
+    *,
+    tx: UsageTransaction,
+    events: EventTransaction,
+    corrections: Corrections,
+    now: datetime,
+) -> _Work:
     """Lock the organization: of two operators one waits and then sees what the other did."""
+    await events.share_meters()
     organization = (await tx.lock_organizations({organization_id})).get(organization_id)
     if organization is None:
         raise UnknownOrganization(organization_id)
@@ -157,7 +202,7 @@ async def _begin(organization_id: str, *, tx: UsageTransaction, corrections: Cor
     # Later than every earlier one, whatever the clocks of two machines say, since the newest replacement wins (L1).
     instants = [each.reversion.at if each.reversion else each.applied_at for each in known]
     at = max([now, *(instant + _MICROSECOND for instant in instants)])
-    return _Work(organization, known, at, tx)
+    return _Work(organization, known, at, tx, events)
 
 
 async def _void(order: CorrectionOrder, work: _Work) -> tuple[TakenOut, ...]:

@@ -55,10 +55,11 @@ async def explain_events(
             raise TooManyEvents(f"{meter.usage_key}: more than {EVENTS_MAX} events lie in the period; ask without at")
         explained = await _from_windows(organization, period, feed, events)
         return replace(explained, stored=stored, is_recounting=is_recounting)
-    book, left_out = _counted(organization, feed, kept)
+    book, left_out = _counted(organization, feed, [each for each in kept if each.counts])
     known_at = None
     if at is not None:
-        then, _ = _counted(organization, feed, [each for each in kept if each.received_at <= at])
+        known = [each for each in kept if each.received_at <= at and (each.voided_at is None or each.voided_at > at)]
+        then, _ = _counted(organization, feed, known)
         known_at = then.periods[key].usage if key in then.periods else NOTHING_USED
     windows = sorted(book.windows.items(), key=lambda item: (item[0].start, repr(item[0].group)))
     edges = {moment for _, aggregate in windows for moment in (aggregate.first, aggregate.last)}
@@ -74,6 +75,7 @@ async def explain_events(
         is_recounting=is_recounting,
         is_from_events=True,
         named={each.event.moment: each.event for each in kept if each.event.moment in edges},
+        voided=sum(not each.counts for each in kept),
     )
 
 
@@ -89,6 +91,7 @@ async def _from_windows(
         raise TooManyEvents(
             f"{meter.usage_key}: more than {WINDOWS_MAX} hours and groups lie in the period; ask for a series instead"
         )
+    windows = [(key, aggregate) for key, aggregate in windows if aggregate.events]
     distinct = 0
     if meter.aggregation is Aggregation.UNIQUE_COUNT:
         spans = [(period.start, period.end)]

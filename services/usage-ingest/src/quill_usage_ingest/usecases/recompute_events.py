@@ -15,11 +15,12 @@ from quill_usage_ingest.usecases.record_events import touch_periods
 
 
 async def recompute_events(
-    organization_id: str, *, tx: UsageTransaction, events: EventTransaction
+    organization_id: str, *, tx: UsageTransaction, events: EventTransaction, is_correction: bool = False
 ) -> tuple[BillingPeriod, ...]:
     """Periods that did not agree with the windows under the schedules kept and now do.
 
     A maximum follows from the windows alone (see `Aggregate.peak`), so nothing published is lost by it (L3).
+    ``is_correction``: a person changed the windows, and maxima that come down with them are to be believed.
     """
     await events.share_meters()
     standing = (await tx.lock_standings({organization_id})).get(organization_id)
@@ -43,7 +44,8 @@ async def recompute_events(
     absent = {key: held for key, held in right.items() if key.period not in in_force}
     if changed or gone or absent:
         revisions = {organization_id: standing.usage_revision + 1}
-        await touch_periods({key: held.last.at for key, held in {**changed, **absent}.items()}, revisions, tx=tx)
+        as_of = {key: held.last.at for key, held in {**changed, **absent}.items()}
+        await touch_periods(as_of, revisions, tx=tx, is_correction=is_correction)
         await tx.save_revisions(revisions, is_publication_due=True)
     return tuple(sorted({key.period for key in {*shown, *gone}}, key=attrgetter("start")))
 

@@ -115,9 +115,16 @@ async def save_book(
 
 
 async def touch_periods(
-    as_of: Mapping[EventPeriodKey, datetime], revisions: Mapping[str, int], *, tx: UsageTransaction
+    as_of: Mapping[EventPeriodKey, datetime],
+    revisions: Mapping[str, int],
+    *,
+    tx: UsageTransaction,
+    is_correction: bool = False,
 ) -> None:
-    """Let the periods that events count in be there and in force, as of the newest event, at the new revision."""
+    """Let the periods that events count in be there and in force, as of the newest event, at the new revision.
+
+    ``is_correction``: their maxima may have come down (L3).
+    """
     newest: dict[PeriodKey, datetime] = {}
     for counted_in, instant in as_of.items():
         period = PeriodKey(counted_in.organization_id, counted_in.period)
@@ -132,6 +139,8 @@ async def touch_periods(
             if held is None
             else held.touched(as_of=instant, revision=revision)
         )
+        if is_correction:
+            touched[key] = replace(touched[key], corrected_revision=revision)
     await tx.save_periods(touched)
 
 

@@ -59,7 +59,7 @@ async def recount_some(*, tx: UsageTransaction, events: EventTransaction, limit:
         after=reached,
         limit=limit,
     )
-    entering = [(each.event, _measured(feed, each.event)) for each in kept]
+    entering = [(each.event, measured(feed, each.event)) for each in kept if each.counts]
     book = await load_book(entering, standings, events)
     for event, feedings in entering:
         book.enter(event, feedings)
@@ -76,7 +76,7 @@ async def recount_some(*, tx: UsageTransaction, events: EventTransaction, limit:
     return True
 
 
-def _measured(feed: Feed, event: MeterEvent) -> list[Feeding]:
+def measured(feed: Feed, event: MeterEvent) -> list[Feeding]:
     """An event kept before the meter was defined, and unfit for it, counts for nothing; nobody is to blame."""
     if not feed.meter.takes(event):
         return []

@@ -12,9 +12,11 @@ from quill_usage_ingest.domain.correction import (
     AppliedCorrection,
     CorrectionKind,
     CorrectionOrder,
+    NamedEvent,
     Replacement,
 )
 from quill_usage_ingest.domain.usage_report import InvalidWindow, UsageWindow
+from quill_usage_ingest.wire.meter_events import TEXT_MAX
 
 ReportId = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
 Counters = Annotated[dict[CounterName, Quantity], Field(min_length=1, max_length=1_000)]
@@ -41,13 +43,26 @@ class WindowAsked(BaseModel):
         return self
 
 
+class EventAsked(BaseModel):
+    """A kept meter event, as its organization's events show it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Annotated[str, Field(min_length=1, max_length=TEXT_MAX)]
+    id: Annotated[str, Field(min_length=1, max_length=TEXT_MAX)]
+    time: Instant
+
+
 class CorrectionAsked(BaseModel):
-    """``void`` names kept reports; ``replace`` a source, a span, and every window in it with its counters."""
+    """``void`` names kept reports; ``replace`` a source, a span, and every window in it with its counters.
+
+    ``void-events`` names kept meter events.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     correction_id: CorrectionId
-    kind: Literal["void", "replace"]
+    kind: Literal["void", "replace", "void-events"]
     actor: Actor
     reason: Reason
     preview: bool = False
@@ -57,22 +72,33 @@ class CorrectionAsked(BaseModel):
     end: Instant | None = None
     counters: Counters | None = None
     windows: Annotated[list[WindowAsked], Field(max_length=REPORTS_MAX)] = []
+    events: Annotated[list[EventAsked], Field(max_length=REPORTS_MAX)] = []
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if self.kind == "void":
-            if not self.report_ids or len(set(self.report_ids)) != len(self.report_ids):
-                raise ValueError("report_ids: a void names each report once, and at least one")
-            if self.source or self.start or self.end or self.windows or self.counters:
-                raise ValueError("report_ids: a void names reports and nothing else")
-            return self
-        if self.report_ids:
-            raise ValueError("report_ids: a replacement names windows, not reports")
+        is_replacing = bool(self.source or self.start or self.end or self.windows or self.counters)
+        match self.kind:
+            case "void":
+                if not self.report_ids or len(set(self.report_ids)) != len(self.report_ids):
+                    raise ValueError("report_ids: a void names each report once, and at least one")
+                if is_replacing or self.events:
+                    raise ValueError("report_ids: a void names reports and nothing else")
+            case "void-events":
+                if not self.events or len(set(self.events)) != len(self.events):
+                    raise ValueError("events: name each event once, and at least one")
+                if is_replacing or self.report_ids:
+                    raise ValueError("events: to void events names them and nothing else")
+            case "replace":
+                self._check_replacement()
+        return self
+
+    def _check_replacement(self) -> None:
+        if self.report_ids or self.events:
+            raise ValueError("windows: a replacement names windows, neither reports nor events")
         if self.source is None or self.start is None or self.end is None or not self.windows:
             raise ValueError("source, start, end and windows: a replacement needs all four")
         if self.counters is None and any(each.counters is None for each in self.windows):
             raise ValueError("counters: give them with the request or with every window")
-        return self
 
 
 class ReversionAsked(BaseModel):
@@ -101,6 +127,7 @@ def from_wire_correction(asked: CorrectionAsked, organization_id: str) -> Correc
             Replacement(UsageWindow(each.window_start, each.window_end), each.counters or asked.counters or {})
             for each in asked.windows
         ),
+        events=tuple(NamedEvent(each.source, each.id, each.time) for each in asked.events),
     )
 
 
@@ -126,6 +153,7 @@ def to_wire_correction(correction: AppliedCorrection) -> dict[str, Any]:
             }
             for each in order.windows
         ],
+        "events": [{"source": each.source, "id": each.event_id, "time": _instant(each.time)} for each in order.events],
         "entered_report_ids": list(correction.entered_ids),
         "changes": msgspec.to_builtins(correction.effects),
         "is_in_force": correction.is_in_force,

@@ -37,6 +37,7 @@ def to_wire_event_explanation(explained: EventExplanation, *, parked: Sequence[M
         "is_from_events": explained.is_from_events,
         "events": explained.total.events if explained.total else 0,
         "left_out": explained.left_out,
+        "voided": explained.voided,
         "windows": to_wire_windows(explained.windows, explained.meter, named=explained),
         "parked": list(parked),
     }
@@ -124,6 +125,8 @@ def _sentence(explained: EventExplanation, *, parked: int) -> str:
         said.append(f"The most ever counted is {explained.usage.maximum:,}.")
     if explained.left_out:
         said.append(f"{explained.left_out:,} kept events of the type do not fit the meter and do not count.")
+    if explained.voided:
+        said.append(f"{explained.voided:,} kept events of the type were voided and do not count.")
     if parked:
         said.append(f"{parked:,} records of this organization cannot be entered and wait as dead letters.")
     if explained.is_recounting:

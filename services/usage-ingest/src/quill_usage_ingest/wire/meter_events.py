@@ -121,6 +121,7 @@ def _kept(kept: KeptEvent) -> dict[str, Any]:
         "topic": kept.topic,
         "partition": kept.partition,
         "offset": kept.offset,
+        "voided_at": kept.voided_at.isoformat() if kept.voided_at else None,
     }
 
 
