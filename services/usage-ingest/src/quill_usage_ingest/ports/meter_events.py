@@ -132,15 +132,9 @@ class EventTransaction(MeterRecounts, Protocol):
         ...
 
     async def replace_hour(
-        self,
-        feed_id: int,
-        organization_id: str,
-        start: datetime,
-        *,
-        windows: Mapping[EventWindowKey, Aggregate],
-        values: Collection[SeenValue],
+        self, whole: EventWindowKey, windows: Mapping[EventWindowKey, Aggregate], values: Collection[SeenValue]
     ) -> None:
-        """Let these be the windows and values of one hour, and no others."""
+        """Let these be the windows and values of the hour of this whole window, and no others."""
         ...
 
     async def count_events(self, organization_id: str, event_type: str, start: datetime, end: datetime) -> int:

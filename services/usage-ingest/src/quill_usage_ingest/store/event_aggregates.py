@@ -171,20 +171,14 @@ class PostgresEventAggregates:
     # -- periods ---------------------------------------------------------------------------------------------------
 
     async def replace_hour(
-        self,
-        feed_id: int,
-        organization_id: str,
-        start: datetime,
-        *,
-        windows: Mapping[EventWindowKey, Aggregate],
-        values: Collection[SeenValue],
+        self, whole: EventWindowKey, windows: Mapping[EventWindowKey, Aggregate], values: Collection[SeenValue]
     ) -> None:
         for table in (event_windows, event_values):
             await self._connection.execute(
                 delete(table).where(
-                    table.c.feed_id == feed_id,
-                    table.c.organization_id == organization_id,
-                    table.c.window_start == start,
+                    table.c.feed_id == whole.feed_id,
+                    table.c.organization_id == whole.organization_id,
+                    table.c.window_start == whole.start,
                 )
             )
         await self.save_event_windows(windows)

@@ -124,17 +124,11 @@ class MemoryEvents(MemoryMeterRecounts):
             self.events[organization_id, moment] = replace(self.events[organization_id, moment], voided_at=voided_at)
 
     async def replace_hour(
-        self,
-        feed_id: int,
-        organization_id: str,
-        start: datetime,
-        *,
-        windows: Mapping[EventWindowKey, Aggregate],
-        values: Collection[SeenValue],
+        self, whole: EventWindowKey, windows: Mapping[EventWindowKey, Aggregate], values: Collection[SeenValue]
     ) -> None:
-        hour = (feed_id, organization_id, start)
-        kept = {key: held for key, held in self.windows.items() if (key[0], key[1], key.start) != hour}
+        kept = {key: held for key, held in self.windows.items() if key._replace(group=None) != whole}
         self.windows = {**kept, **windows}
+        hour = (whole.feed_id, whole.organization_id, whole.start)
         self.values = {held for held in self.values if (held[0], held[1], held.start) != hour} | set(values)
 
     async def count_events(self, organization_id: str, event_type: str, start: datetime, end: datetime) -> int:

@@ -97,4 +97,4 @@ async def _make_hour_again(
         if not await events.event_windows([whole]):
             return  # Nothing of this hour ever counted for the meter.
         windows[whole] = nothing_at(start)
-    await events.replace_hour(feed.feed_id, organization_id, start, windows=windows, values=book.new_values)
+    await events.replace_hour(whole, windows, book.new_values)
