@@ -7,7 +7,7 @@ objects are made only when somebody looks: to every reader this is a mapping of 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Final, Self, overload
+from typing import Final, Self
 
 from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.usage_cells import Cell, Cells
@@ -18,7 +18,7 @@ one is made per counter and report."""
 SHAPES_REMEMBERED: Final = 1_000
 
 
-class RowChange(Sequence[SlotChange]):
+class RowChange:
     """What a claim did that won every cell of the first slots: the same changes, as vectors.
 
     That is what a report does which is the first of its window or newer than all before it, and most are. Vectors are
@@ -37,15 +37,12 @@ class RowChange(Sequence[SlotChange]):
     def __len__(self) -> int:
         return len(self.quantities)
 
-    @overload
-    def __getitem__(self, index: int) -> SlotChange: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[SlotChange]: ...
-    def __getitem__(self, index: int | slice) -> SlotChange | list[SlotChange]:
-        return list(self)[index]
-
     def __iter__(self) -> Iterator[SlotChange]:
         return zip(range(len(self)), self.ranks_before, self.quantities_before, self.quantities, strict=True)
+
+
+Changes = list[SlotChange] | RowChange
+"""What a claim won."""
 
 
 @functools.lru_cache(maxsize=SHAPES_REMEMBERED)
@@ -95,7 +92,7 @@ class PackedCells(Mapping[str, Cell]):
 
     def joined(
         self, layout: CounterLayout, slots: tuple[int, ...], claimed: Collection[int], *, rank: int
-    ) -> tuple["PackedCells", Sequence[SlotChange]]:
+    ) -> tuple["PackedCells", Changes]:
         """Merge quantities that were all claimed with one rank; the larger (rank, quantity) holds each cell (L1).
 
         Args:

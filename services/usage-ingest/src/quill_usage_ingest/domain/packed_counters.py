@@ -5,7 +5,7 @@ from operator import add, sub
 from typing import Final, Self
 
 from quill_usage_ingest.domain.counter_layout import CounterLayout
-from quill_usage_ingest.domain.packed_cells import RowChange, SlotChange
+from quill_usage_ingest.domain.packed_cells import Changes, RowChange
 from quill_usage_ingest.domain.period_usage import CounterUsage
 from quill_usage_ingest.domain.usage_cells import COMPLETE_BIT
 
@@ -62,7 +62,7 @@ class PackedCounters(Mapping[str, CounterUsage]):
         return f"PackedCounters({dict(self)!r})"
 
     def moved(
-        self, layout: CounterLayout, changes: Sequence[SlotChange], *, rank: int, is_correction: bool
+        self, layout: CounterLayout, changes: Changes, *, rank: int, is_correction: bool
     ) -> tuple["PackedCounters", int]:
         """Each old contribution taken out, the new one put in, both on the side their claim belongs to (L6).
 

@@ -1,6 +1,6 @@
 """Entering reports: cells, period usage and revisions of the organizations at hand, changed together."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,7 +13,7 @@ from quill_pricing.schedule_history import Schedules
 from quill_usage_ingest.domain.archived_month import MonthArchived, first_archived
 from quill_usage_ingest.domain.counter_layout import CounterLayout
 from quill_usage_ingest.domain.dated_counters import UNDATED, DatedCounters
-from quill_usage_ingest.domain.packed_cells import PackedCells, SlotChange
+from quill_usage_ingest.domain.packed_cells import Changes, PackedCells, SlotChange
 from quill_usage_ingest.domain.packed_counters import PackedCounters
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_cells import WindowCells, rank_of
@@ -169,9 +169,7 @@ class UsageBook:
         period = self.period_key(report).period
         return [name for counter in report.counters for name in self.dated.names(counter, period)]
 
-    def _dated_moves(
-        self, changes: Sequence[SlotChange], report: UsageReport, usage: PeriodUsage | None
-    ) -> Iterable[SlotChange]:
+    def _dated_moves(self, changes: Changes, report: UsageReport, usage: PeriodUsage | None) -> Iterable[SlotChange]:
         return self.dated.moves(
             changes,
             layout=self.layout,
@@ -226,7 +224,7 @@ class UsageBook:
                 return Refusal("overlapping_window", detail, "window_end", subject)
         return None
 
-    def _verdict(self, name: ReportName, content: bytes, *, is_known: bool, changes: Sequence[SlotChange]) -> Verdict:
+    def _verdict(self, name: ReportName, content: bytes, *, is_known: bool, changes: Changes) -> Verdict:
         others = self.known_contents.setdefault(name, set())
         is_conflict = bool(others)  # this very content has returned above
         others.add(content)
@@ -253,7 +251,7 @@ def _month_archived(report: UsageReport, month: datetime) -> Refusal:
     return Refusal(MONTH_ARCHIVED, detail, "window_start", report.organization_id)
 
 
-def _overflow(report: UsageReport, after: PackedCounters, changes: Sequence[SlotChange]) -> Refusal:
+def _overflow(report: UsageReport, after: PackedCounters, changes: Changes) -> Refusal:
     """A period total beyond fifteen digits cannot be published or billed; a person must look at the claim."""
     slot = next(slot for slot, *_ in changes if after.complete[slot] + after.partial[slot] > QUANTITY_MAX)
     counter = after.layout.names[slot]

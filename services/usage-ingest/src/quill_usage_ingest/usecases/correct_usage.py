@@ -19,7 +19,7 @@ from quill_usage_ingest.domain.correction import (
     Reversion,
     TakenOut,
 )
-from quill_usage_ingest.domain.correction_effects import PeriodEffect, effects, event_effects
+from quill_usage_ingest.domain.correction_effects import EventUsage, PeriodEffect, effects, event_effects
 from quill_usage_ingest.domain.meter_event import Moment
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
@@ -65,27 +65,29 @@ class _Work:
     tx: UsageTransaction
     events: EventTransaction
 
-    async def periods(self) -> list[PeriodUsage]:
-        return await self.tx.periods_in_force(self.organization.organization_id, newest=None)
-
-    async def set_events_voided(
-        self, order: CorrectionOrder, moments: Collection[Moment], voided_at: datetime | None
-    ) -> tuple[PeriodEffect, ...]:
-        """Void events or let them count again; returns what that changes."""
-        organization = self.organization
-        before = await usage_of_event_meters(organization.organization_id, self.events)
-        await set_events_voided(order, moments, organization, voided_at=voided_at, tx=self.tx, events=self.events)
-        after = await usage_of_event_meters(organization.organization_id, self.events)
-        return event_effects(before, after, customer=organization.customer, now=self.at)
-
-    async def effects_since(self, before: Sequence[PeriodUsage]) -> tuple[PeriodEffect, ...]:
-        return effects(
-            before,
-            await self.periods(),
-            meters=MeterMap.of(await self.tx.metered_products()),
-            customer=self.organization.customer,
-            now=self.at,
+    async def standing(self) -> "_Standing":
+        organization_id = self.organization.organization_id
+        return _Standing(
+            await self.tx.periods_in_force(organization_id, newest=None),
+            await usage_of_event_meters(organization_id, self.events),
         )
+
+    async def effects_since(self, before: "_Standing") -> tuple[PeriodEffect, ...]:
+        """What changed, of counters and of meters that events feed."""
+        after, customer = await self.standing(), self.organization.customer
+        meters = MeterMap.of(await self.tx.metered_products())
+        return (
+            *effects(before.periods, after.periods, meters=meters, customer=customer, now=self.at),
+            *event_effects(before.events, after.events, customer=customer, now=self.at),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What was used so far, by all periods in force."""
+
+    periods: Sequence[PeriodUsage]
+    events: EventUsage
 
 
 async def apply_correction(
@@ -111,7 +113,7 @@ async def apply_correction(
             if known.order.content_hash != order.content_hash:
                 raise CorrectionConflict(f"correction_id: {order.correction_id} is known with another content")
             return Corrected(known, is_repeat=True)
-    before = await work.periods()
+    before = await work.standing()
     taken_out: tuple[TakenOut, ...] = ()
     entered_ids: tuple[int, ...] = ()
     match order.kind:
@@ -120,7 +122,7 @@ async def apply_correction(
         case CorrectionKind.REPLACE:
             entered_ids = await _replace(order, work)
         case CorrectionKind.VOID_EVENTS:
-            return await _void_events(order, work, corrections)
+            await _void_events(order, work)
         case _:
             assert_never(order.kind)
     applied = AppliedCorrection(order, work.at, taken_out, entered_ids, await work.effects_since(before))
@@ -143,6 +145,7 @@ async def revert_correction(
 
     Raises:
         UnknownOrganization | UnknownCorrection: nothing to take back.
+        InvalidCorrection: its events cannot be counted again now.
         MonthArchived: what it touched is not here.
     """
     work = await _begin(organization_id, tx=tx, events=events, corrections=corrections, now=now)
@@ -151,38 +154,15 @@ async def revert_correction(
         raise UnknownCorrection(correction_id)
     if not found.is_in_force:
         return Corrected(found, is_repeat=True)
+    before = await work.standing()
     others = [each for each in work.known if each.is_in_force and each is not found]
     if found.order.kind is CorrectionKind.VOID_EVENTS:
-        still_voided = {moment for each in others for moment in each.order.moments}
-        counting = [moment for moment in found.order.moments if moment not in still_voided]
-        changed = await work.set_events_voided(found.order, counting, None)
-        reverted = found.reverted(Reversion(actor, reason, work.at, changed))
-        await corrections.save(reverted)
-        return Corrected(reverted, is_repeat=False)
-    before = await work.periods()
-    still_out = {taken.kept_id for each in others for taken in each.taken_out}
-    archived = await tx.archived_months()
-    for start in [taken.window_start for taken in found.taken_out] + [
-        each.window.start for each in found.order.windows
-    ]:
-        refuse_archived(archived, start, start + _MICROSECOND)
-    kept = await _kept(work, [*(taken.kept_id for taken in found.taken_out), *found.entered_ids])
-    verdicts = {taken.kept_id: taken.verdict for taken in found.taken_out if taken.kept_id not in still_out}
-    verdicts |= dict.fromkeys(found.entered_ids, Verdict.VOIDED)
-    await _set_verdicts(work, {kept_id: verdict for kept_id, verdict in verdicts.items() if kept_id in kept}, kept)
-    reversion = Reversion(actor, reason, work.at, await work.effects_since(before))
-    reverted = found.reverted(reversion)
+        await _let_events_count(found.order, others, work)
+    else:
+        await _let_reports_count(found, others, work)
+    reverted = found.reverted(Reversion(actor, reason, work.at, await work.effects_since(before)))
     await corrections.save(reverted)
     return Corrected(reverted, is_repeat=False)
-
-
-async def _void_events(order: CorrectionOrder, work: _Work, corrections: Corrections) -> Corrected:
-    voided = {moment for each in work.known if each.is_in_force for moment in each.order.moments}
-    counting = [moment for moment in order.moments if moment not in voided]
-    changed = await work.set_events_voided(order, counting, work.at)
-    applied = AppliedCorrection(order, work.at, (), (), changed)
-    await corrections.save(applied)
-    return Corrected(applied, is_repeat=False)
 
 
 async def _begin(
@@ -225,6 +205,43 @@ async def _void(order: CorrectionOrder, work: _Work) -> tuple[TakenOut, ...]:
         taken_out.append(TakenOut(kept_id, report.window_start, before.get(kept_id, verdict)))
     await _set_verdicts(work, {t.kept_id: Verdict.VOIDED for t in taken_out if t.kept_id not in before}, kept)
     return tuple(taken_out)
+
+
+async def _let_reports_count(found: AppliedCorrection, others: Collection[AppliedCorrection], work: _Work) -> None:
+    """What it voided counts again unless another correction voids it too; what it entered does not any more."""
+    still_out = {taken.kept_id for each in others for taken in each.taken_out}
+    archived = await work.tx.archived_months()
+    for start in [taken.window_start for taken in found.taken_out] + [
+        each.window.start for each in found.order.windows
+    ]:
+        refuse_archived(archived, start, start + _MICROSECOND)
+    kept = await _kept(work, [*(taken.kept_id for taken in found.taken_out), *found.entered_ids])
+    verdicts = {taken.kept_id: taken.verdict for taken in found.taken_out if taken.kept_id not in still_out}
+    verdicts |= dict.fromkeys(found.entered_ids, Verdict.VOIDED)
+    await _set_verdicts(work, {kept_id: verdict for kept_id, verdict in verdicts.items() if kept_id in kept}, kept)
+
+
+async def _void_events(order: CorrectionOrder, work: _Work) -> None:
+    voided = {moment for each in work.known if each.is_in_force for moment in each.order.moments}
+    await _set_voided(order, voided, work, voided_at=work.at)
+
+
+async def _let_events_count(order: CorrectionOrder, others: Collection[AppliedCorrection], work: _Work) -> None:
+    still_voided = {moment for each in others for moment in each.order.moments}
+    await _set_voided(order, still_voided, work, voided_at=None)
+
+
+async def _set_voided(
+    order: CorrectionOrder, voided_by_others: Collection[Moment], work: _Work, *, voided_at: datetime | None
+) -> None:
+    await set_events_voided(
+        order,
+        [moment for moment in order.moments if moment not in voided_by_others],
+        work.organization,
+        voided_at=voided_at,
+        tx=work.tx,
+        events=work.events,
+    )
 
 
 async def _replace(order: CorrectionOrder, work: _Work) -> tuple[int, ...]:

@@ -44,7 +44,8 @@ async def recompute_events(
     absent = {key: held for key, held in right.items() if key.period not in in_force}
     if changed or gone or absent:
         revisions = {organization_id: standing.usage_revision + 1}
-        as_of = {key: held.last.at for key, held in {**changed, **absent}.items()}
+        await touch_periods({key: held.last.at for key, held in absent.items()}, revisions, tx=tx)
+        as_of = {key: held.last.at for key, held in changed.items()}
         await touch_periods(as_of, revisions, tx=tx, is_correction=is_correction)
         await tx.save_revisions(revisions, is_publication_due=True)
     return tuple(sorted({key.period for key in {*shown, *gone}}, key=attrgetter("start")))

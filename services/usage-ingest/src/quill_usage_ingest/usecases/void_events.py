@@ -30,7 +30,8 @@ async def set_events_voided(
     """Void some of the events that the order names, or let them count again; their names stay taken (L4).
 
     Raises:
-        InvalidCorrection: an event is not kept, or its hour has too many to be counted again; nothing may be committed.
+        InvalidCorrection: an event is not kept, its hour has too many to be counted again, or a meter of its type is
+            being counted anew; nothing may be committed.
     """
     organization_id = order.organization_id
     kept = await events.events_at(organization_id, order.moments)
@@ -42,18 +43,14 @@ async def set_events_voided(
                 " its events"
             )
             raise InvalidCorrection("unknown_event", detail, attribute)
-    await events.set_voided(organization_id, moments, voided_at=voided_at)
-    feeds, recounts = await events.feeds(), await events.recounts({organization_id})
     hours = {(kept[moment].event.event_type, kept[moment].event.window_start) for moment in moments}
+    feeds = await _feeds_of({event_type for event_type, _ in hours}, organization_id, events)
+    await events.set_voided(organization_id, moments, voided_at=voided_at)
     for event_type, start in sorted(hours):
         concerned = [feed for feed in feeds if feed.meter.event_type == event_type]
-        if concerned:
-            counting = await _counting(organization_id, event_type, start, events)
-            for feed in concerned:
-                reached = recounts.get((organization_id, feed.feed_id))
-                # The rest of a recount comes to them by itself.
-                there = [event for event in counting if reached is None or event.moment <= reached]
-                await _make_hour_again(feed, organization, start, there, events)
+        counting = await _counting(organization_id, event_type, start, events) if concerned else []
+        for feed in concerned:
+            await _make_hour_again(feed, organization, start, counting, events)
     await recompute_events(organization_id, tx=tx, events=events, is_correction=True)
 
 
@@ -67,6 +64,17 @@ async def usage_of_event_meters(organization_id: str, events: EventTransaction) 
     }
     held = await events.event_periods_of(organization_id)
     return {(key.period, meters[key.feed_id]): usage.usage for key, usage in held.items() if key.feed_id in meters}
+
+
+async def _feeds_of(event_types: Collection[str], organization_id: str, events: EventTransaction) -> list[Feed]:
+    """The meters of these types. While one is counted anew its last whole number is published, and would stand (L3)."""
+    recounting = await events.recounts({organization_id})
+    feeds = [feed for feed in await events.feeds() if feed.meter.event_type in event_types]
+    for feed in feeds:
+        if (organization_id, feed.feed_id) in recounting:
+            detail = f"events: {feed.meter.usage_key} is being counted anew for this organization; try again in a while"
+            raise InvalidCorrection("being_counted_anew", detail, "events")
+    return feeds
 
 
 async def _counting(
