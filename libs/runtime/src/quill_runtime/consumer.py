@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import KafkaAckableMessage
@@ -26,6 +26,7 @@ from quill_runtime.fetching import PARTIAL_WAIT_MS, hold_whole_fetches
 from quill_runtime.offset_hints import OffsetHints
 from quill_runtime.outbox import Outbox
 from quill_runtime.positions import Fenced, Ownership, Partition
+from quill_runtime.record_reading import READ_WAIT_MS, RecordReader
 from quill_runtime.telemetry import BATCH_SECONDS, CONSUMED, CONSUMER_LAG, trace_context, tracer
 
 M = TypeVar("M")
@@ -42,8 +43,6 @@ LANE_WAIT_MS = 20
 FETCH_BYTES_MIN = 1024 * 1024
 BYTES_A_RECORD = 4 * 1024
 """What a partition is asked for at once: a batch of everyday records even when all of them stand in one partition."""
-READ_WAIT_MS = 200
-"""How long an idle read waits before it is begun again; a record ends it at once."""
 
 log = structlog.get_logger(__name__)
 
@@ -71,9 +70,10 @@ class Consumer(Generic[M]):
         self._outbox = outbox
         self._clock = clock
         self._owned: dict[Partition, Ownership] = {}
-        self._read_under: dict[Partition, Ownership] = {}
-        """Under what each partition's records in hand left the client."""
         self._settled_pending: dict[Partition, int] = {}
+        self._reader = RecordReader(
+            self.name, self._owned, lanes=consumption.lanes, max_records=consumption.max_records
+        )
         self._hints = OffsetHints(self.name, self._owned, lambda: self.kafka)
         self._failures = 0
         self._at_work: set[int] = set()
@@ -100,7 +100,7 @@ class Consumer(Generic[M]):
             listener=_Rebalanced(self),
         )
         self._subscriber(self._on_batch)
-        self._subscriber.get_msg = self._read  # type: ignore[method-assign]
+        self._subscriber.get_msg = self._reader.read  # type: ignore[method-assign]
 
     # -- lifecycle -------------------------------------------------------------------------------------------------
 
@@ -195,61 +195,11 @@ class Consumer(Generic[M]):
     def revoked(self) -> None:
         """Forget all ownership; a batch in hand will find itself fenced."""
         self._owned.clear()
-        self._read_under.clear()
+        self._reader.forget()
         self._settled_pending.clear()
         self._hints.forget()
 
     # -- one batch -------------------------------------------------------------------------------------------------
-
-    async def _read(self, consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord, ...]:
-        """The next batch, or nothing.
-
-        FastStream's own read is followed by a sleep of the same length when it found nothing: deaf half of the time.
-
-        A full batch is often the backlog of one partition, and the other lanes would have nothing to do; so what the
-        client holds for them is taken along.
-        """
-        records = await self._take(consumer, timeout_ms=READ_WAIT_MS)
-        if len(records) < self.consumption.max_records or self.consumption.lanes == 1:
-            return records
-        taken = {self._lane_of(record.partition) for record in records}
-        others = set(range(self.consumption.lanes)) - taken
-        return records + (await self._take_more(consumer, others, timeout_ms=0) or ())
-
-    async def _take_more(
-        self, consumer: AIOKafkaConsumer, lanes: Collection[int], *, timeout_ms: int
-    ) -> tuple[ConsumerRecord, ...] | None:
-        """What else there is for these lanes; None when nothing can come.
-
-        An error is left to the next read of everything, where it comes again: what is in hand has to be done first.
-        """
-        partitions = [TopicPartition(p.topic, p.number) for p in self._owned if self._lane_of(p.number) in lanes]
-        if not partitions:  # naming none would ask for all
-            return None
-        try:
-            return await self._take(consumer, *partitions, timeout_ms=timeout_ms)
-        except (KafkaError, ConsumerStoppedError) as error:
-            log.info("consumer.lane_read_failed", consumer=self.name, error=repr(error))
-            return None
-
-    async def _take(
-        self, consumer: AIOKafkaConsumer, *partitions: TopicPartition, timeout_ms: int
-    ) -> tuple[ConsumerRecord, ...]:
-        """Records of these partitions, or of all when none is named.
-
-        A partition whose position is not taken up yet is about to be sought to it, and what was read of it before comes
-        again. That has to be seen here, in the same step in which the records left the client: a moment later the
-        position may be taken up, and a batch from further on would pass for the next one and skip what lies between.
-        """
-        batches = await consumer.getmany(*partitions, timeout_ms=timeout_ms, max_records=self.consumption.max_records)
-        taken: list[ConsumerRecord] = []
-        for tp, records in batches.items():
-            partition = Partition(tp.topic, tp.partition)
-            ownership = self._owned.get(partition)
-            if ownership is not None:
-                self._read_under[partition] = ownership
-                taken += records
-        return tuple(taken)
 
     async def _parse(self, records: tuple[ConsumerRecord, ...]) -> KafkaMessage:
         """Build the message without touching header bytes: one that is not UTF-8 must not skip a batch (F6)."""
@@ -268,14 +218,14 @@ class Consumer(Generic[M]):
 
     async def _on_batch(self, message: KafkaMessage) -> None:
         async with self._busy:
-            records = self._ours_to_do(cast("tuple[ConsumerRecord, ...]", message.raw_message))
+            records = self._reader.ours_to_do(cast("tuple[ConsumerRecord, ...]", message.raw_message))
             if not records:
                 return
             lanes: dict[int, list[Record]] = {0: []}
             if len(records) >= self.consumption.split_at:
                 lanes = {lane: [] for lane in range(self.consumption.lanes)}
             for record in records:
-                lanes[self._lane_of(record.partition) % len(lanes)].append(record)
+                lanes[self._reader.lane_of(record.partition) % len(lanes)].append(record)
             self._at_work = {lane for lane, part in lanes.items() if part}
             if all(await asyncio.gather(*(self._run_lane(lane, part) for lane, part in lanes.items()))):
                 self._failures = 0
@@ -295,13 +245,10 @@ class Consumer(Generic[M]):
             kafka = self.kafka
             if not self._at_work or self._is_stopping or kafka is None:
                 return True
-            more = await self._take_more(kafka, {lane}, timeout_ms=LANE_WAIT_MS)
+            more = await self._reader.read_more(kafka, {lane}, timeout_ms=LANE_WAIT_MS)
             if more is None:
                 return True
-            records = self._ours_to_do(more)
-
-    def _lane_of(self, partition: int) -> int:
-        return partition % self.consumption.lanes
+            records = self._reader.ours_to_do(more)
 
     async def _drive(self, records: Sequence[Record]) -> bool:
         """One lane's part of a batch; False when it is to be handed out again."""
@@ -321,18 +268,6 @@ class Consumer(Generic[M]):
         for partition, lag in self.lag().items():
             CONSUMER_LAG.labels(partition.topic, partition.number).set(lag)
         return True
-
-    def _ours_to_do(self, raw_records: Sequence[ConsumerRecord]) -> list[Record]:
-        """Without what was read under another ownership than today's, which comes again, and what is settled here."""
-        records = []
-        for raw in raw_records:
-            partition = Partition(raw.topic, raw.partition)
-            ownership = self._owned.get(partition)
-            if ownership is None or ownership is not self._read_under.get(partition):
-                continue
-            if raw.offset >= ownership.settled_offset:
-                records.append(_record(raw))
-        return records
 
     async def _apply_and_settle(self, records: Sequence[Record]) -> None:
         now = self._clock.now()
@@ -519,10 +454,3 @@ def _ends(records: Sequence[Record]) -> dict[Partition, int]:
         partition = Partition(record.topic, record.partition)
         ends[partition] = max(ends.get(partition, 0), record.offset + 1)
     return ends
-
-
-def _record(raw: ConsumerRecord) -> Record:
-    headers = {
-        str(name): value.decode("utf-8", "replace") if isinstance(value, bytes) else "" for name, value in raw.headers
-    }
-    return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, headers)

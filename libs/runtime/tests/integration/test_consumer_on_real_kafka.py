@@ -16,13 +16,14 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from quill_runtime import dead_letters, positions
 from quill_runtime.clock import SystemClock
-from quill_runtime.consumer import READ_WAIT_MS, Consumer
+from quill_runtime.consumer import Consumer
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Database, Transaction
 from quill_runtime.fetching import WHOLE_WAIT_MS
 from quill_runtime.outbox import Outbox, OutboxRelay
 from quill_runtime.positions import Partition
 from quill_runtime.publisher import KafkaPublisher, Outgoing
+from quill_runtime.record_reading import READ_WAIT_MS
 from quill_runtime.watchdog import EXIT_STUCK, ProgressWatch, Watchdog, ended_task
 from sqlalchemy import text
 
@@ -195,11 +196,11 @@ async def test_records_handed_out_before_the_position_is_taken_up_are_left_for_a
     early = (await reader.getmany(timeout_ms=10_000))[TopicPartition(topic, 0)]
     await reader.stop()
     consumer = consumer_of(effects, topic, kafka.bootstrap_servers)
-    assert consumer._ours_to_do(early) == [], "its position has not been taken up"
+    assert consumer._reader.ours_to_do(early) == [], "its position has not been taken up"
     async with running(consumer):
         await effects.reach(1)
         await until_read(consumer, topic, 1)
-        assert consumer._ours_to_do(early) == [], "it is done"
+        assert consumer._reader.ours_to_do(early) == [], "it is done"
 
 
 async def test_what_was_read_before_the_seek_and_is_handed_out_after_it_skips_nothing(kafka, effects, monkeypatch):
@@ -222,7 +223,7 @@ async def test_what_was_read_before_the_seek_and_is_handed_out_after_it_skips_no
         return batches
 
     async def read_and_dawdle(client):
-        batch = await consumer._read(client)
+        batch = await consumer._reader.read(client)
         if len(early) == 2:
             two_are_read.set()
             while not consumer._owned:
@@ -322,7 +323,7 @@ async def test_a_backlog_of_one_partition_leaves_no_lane_idle(kafka, effects, mo
         async with asyncio.timeout(60):
             while len(client._fetcher._records) < 2 and not read:
                 await asyncio.sleep(0.01)
-        batch = await consumer._read(client)
+        batch = await consumer._reader.read(client)
         read.append({record.partition for record in batch})
         return batch
 

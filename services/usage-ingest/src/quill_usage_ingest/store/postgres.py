@@ -1,9 +1,8 @@
 """Usage in Postgres: named queries that take and return domain values."""
 
 import functools
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from quill_pricing.period import BillingPeriod
@@ -17,37 +16,33 @@ from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.packed_cells import PackedCells
 from quill_usage_ingest.domain.packed_counters import PackedCounters
 from quill_usage_ingest.domain.period_usage import PeriodUsage
-from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
+from quill_usage_ingest.domain.usage_book import PeriodKey
 from quill_usage_ingest.domain.usage_cells import WindowCells
-from quill_usage_ingest.domain.usage_report import DayKey, ReportName, WindowKey, window_of
-from quill_usage_ingest.ports import ArrivedReport, KeptReport, TooManyWindows
+from quill_usage_ingest.domain.usage_report import DayKey, WindowKey, window_of
+from quill_usage_ingest.ports import TooManyWindows
 from quill_usage_ingest.store import statements
 from quill_usage_ingest.store.array_text import (
     array_text,
     column_of_instants,
     column_of_numbers,
-    column_of_optional_texts,
     column_of_texts,
 )
-from quill_usage_ingest.store.claims import PostgresClaims, claim_of
+from quill_usage_ingest.store.claims import PostgresClaims
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.customer_json import facts_from_json, facts_to_json
 from quill_usage_ingest.store.event_usage import event_usage
 from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
-from quill_usage_ingest.store.kept_bytes import compressed
+from quill_usage_ingest.store.kept_reports import PostgresKeptReports
 from quill_usage_ingest.store.meter_places import EventUsage
 from quill_usage_ingest.store.metered_product_rows import PostgresMeteredProducts
 from quill_usage_ingest.store.months import of_months
 from quill_usage_ingest.store.organization_sources import PostgresOrganizationSources, Published
 from quill_usage_ingest.store.schedules import documents_of, ended_schedules_of, schedule_of, schedules_of
 from quill_usage_ingest.store.short_vectors import maximum_text, partial_text, ranks_text, whole_period, whole_ranks
-from quill_usage_ingest.store.tables import organizations, period_usage, usage_reports, usage_windows
+from quill_usage_ingest.store.tables import organizations, period_usage, usage_windows
 
 ROWS_MAX = 100_000
 """Windows or periods of one organization that one read may return: ten years of thirty sources."""
-
-
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class StoredPeriod(NamedTuple):
@@ -63,7 +58,9 @@ class StoredPeriod(NamedTuple):
     maximum: Sequence[int]
 
 
-class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, PostgresMeteredProducts, PostgresClaims):
+class PostgresUsage(
+    PostgresFurtherLicenses, PostgresOrganizationSources, PostgresMeteredProducts, PostgresClaims, PostgresKeptReports
+):
     """`UsageTransaction` on one open transaction."""
 
     def __init__(self, transaction: Transaction, slots: CounterSlots) -> None:
@@ -333,43 +330,6 @@ class PostgresUsage(PostgresFurtherLicenses, PostgresOrganizationSources, Postgr
             {counter for row in rows if not isinstance(row, PackedCells | PackedCounters) for counter in row}
         )
 
-    # -- reports ---------------------------------------------------------------------------------------------------
-
-    async def known_contents(self, names: Collection[ReportName]) -> dict[ReportName, set[bytes]]:
-        if not names:
-            return {}
-        months = [name.month for name in names]
-        parameters = {
-            "organization_id": column_of_texts([name.organization_id for name in names]),
-            "source": column_of_texts([name.source for name in names]),
-            "report_id": column_of_texts([name.report_id for name in names]),
-            "month": column_of_instants(months),
-        }
-        of_names = of_months(statements.KNOWN_CONTENTS, months)
-        known: dict[ReportName, set[bytes]] = {}
-        for *name, content_hash in await self._connection.execute(of_names, parameters):
-            known.setdefault(ReportName(*name), set()).add(content_hash)
-        return known
-
-    async def keep_reports(self, reports: Sequence[tuple[ArrivedReport, Verdict]], *, now: datetime) -> None:
-        if reports:
-            await self._connection.execute(statements.KEEP_REPORTS, {**_columns_of(reports), "received_at": now})
-
-    async def kept_reports(
-        self, organization_id: str, *, window_start: datetime | None, after_id: int, limit: int
-    ) -> list[KeptReport]:
-        if window_start is not None:
-            await self._refuse_archived(window_start, window_start + _MICROSECOND)
-        columns = [usage_reports.c[name] for name in KeptReport.__dataclass_fields__]
-        query = select(*columns).where(
-            usage_reports.c.organization_id == organization_id, usage_reports.c.id > after_id
-        )
-        if window_start is not None:
-            query = query.where(usage_reports.c.window_start == window_start)
-        # By the organization's index, then sorted: in the order of ids, rows of all other organizations come first.
-        rows = await self._connection.execute(query.order_by(usage_reports.c.id + 0).limit(limit))
-        return [KeptReport(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's documented accessor
-
     # -- publication -----------------------------------------------------------------------------------------------
 
     async def lock_due_for_publication(self, *, limit: int) -> dict[str, Published]:
@@ -444,29 +404,3 @@ def _organization(row: Row[Any]) -> Organization:
         customer=facts_from_json(row.customer),
         usage_revision=row.usage_revision,
     )
-
-
-def _columns_of(kept: Sequence[tuple[ArrivedReport, Verdict]]) -> dict[str, Any]:
-    reports = [item.report for item, _ in kept]
-    arrivals = [item.arrival for item, _ in kept]
-    corrections = [report.correction for report in reports]
-    return {
-        "organization_id": column_of_texts([report.organization_id for report in reports]),
-        "source": column_of_texts([report.source for report in reports]),
-        "report_id": column_of_texts([report.report_id for report in reports]),
-        "content_hash": [report.content_hash for report in reports],
-        "window_start": column_of_instants([report.window.start for report in reports]),
-        "window_end": column_of_instants([report.window.end for report in reports]),
-        "completeness": column_of_texts([report.completeness for report in reports]),
-        "as_of": column_of_texts([report.as_of.isoformat() for report in reports]),
-        "intake": column_of_texts([arrival.intake for arrival in arrivals]),
-        "topic": column_of_optional_texts([arrival.topic for arrival in arrivals]),
-        "partition": column_of_numbers([arrival.partition for arrival in arrivals]),
-        "log_offset": column_of_numbers([arrival.offset for arrival in arrivals]),
-        "verdict": column_of_texts([verdict for _, verdict in kept]),
-        "correction_actor": column_of_optional_texts([each.actor if each else None for each in corrections]),
-        "correction_reason": column_of_optional_texts([each.reason if each else None for each in corrections]),
-        "note": column_of_optional_texts([json.dumps(dict(each.note)) if each.note else None for each in arrivals]),
-        "body": [compressed(arrival.body) for arrival in arrivals],
-        "claim": [claim_of(arrival, report.counters) for report, arrival in zip(reports, arrivals, strict=True)],
-    }
