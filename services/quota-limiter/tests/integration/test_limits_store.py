@@ -10,6 +10,7 @@ from quill_contracts.limits import LimitStates, LimitTransition
 from quill_quota_limiter import wire
 from quill_quota_limiter.domain.limit_state import replay
 from quill_quota_limiter.domain.project_marks import ProjectTokens
+from quill_quota_limiter.store import statements, tables
 from quill_quota_limiter.store.memory import MemoryBoard
 from quill_quota_limiter.store.postgres import PostgresLimits
 from quill_quota_limiter.store.tables import metadata
@@ -227,3 +228,8 @@ async def test_migrations_make_exactly_the_tables_of_the_code(database):
 
     async with database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+
+
+def test_every_column_of_a_decision_is_saved():
+    """One that the statement does not name would keep its old content for ever."""
+    assert tuple(column.name for column in tables.limit_states.c) == statements.LIMITS_COLUMNS
