@@ -9,6 +9,7 @@ from quill_contracts.message import Message, WireModel
 
 EventType = Annotated[str, Field(min_length=1, max_length=200)]
 PropertyName = Annotated[str, Field(min_length=1, max_length=100)]
+Aggregation = Literal["sum", "count", "max", "last", "unique_count"]
 DIMENSIONS_MAX = 5
 DECIMALS_MAX = 12
 
@@ -40,13 +41,15 @@ class EventMeterDefinition(WireModel):
         value: member of ``data`` that is aggregated; none for ``count``.
         group_by: members of ``data`` that usage can be shown by; nothing is priced or limited by them.
         decimals: the quantity is the value x 10^decimals, so the meter's unit, price and allowance are that small.
+        carried: a ``last`` value goes on into the next billing periods until another event comes.
     """
 
     type: EventType
-    aggregation: Literal["sum", "count", "max", "last", "unique_count"]
+    aggregation: Aggregation
     value: PropertyName | None = None
     group_by: Annotated[list[PropertyName], Field(max_length=DIMENSIONS_MAX)] = []
     decimals: Annotated[int, Field(ge=0, le=DECIMALS_MAX)] = 0
+    carried: bool = False
 
     @model_validator(mode="after")
     def _value_fits_the_aggregation(self) -> "EventMeterDefinition":
@@ -55,6 +58,8 @@ class EventMeterDefinition(WireModel):
             raise ValueError(f"value: {self.aggregation} {'takes none' if self.value else 'needs one'}; {fix}")
         if self.decimals and self.aggregation in ("count", "unique_count"):
             raise ValueError(f"decimals: must be 0 for {self.aggregation}, which counts whole things")
+        if self.carried and self.aggregation != "last":
+            raise ValueError(f"carried: only a last value goes on into the next period; {self.aggregation} begins at 0")
         if len(set(self.group_by)) != len(self.group_by):
             raise ValueError("group_by: names a member of data twice")
         return self

@@ -16,8 +16,9 @@ from quill_contracts.identifiers import (
     UsageKey,
 )
 from quill_contracts.message import Message, WireModel
-from quill_contracts.meter_events import EventMeterDefinition
+from quill_contracts.meter_events import Aggregation, EventMeterDefinition
 from quill_contracts.prices import PriceDocument
+from quill_contracts.usage import CUTS_PER_PERIOD_MAX
 
 Interval = Annotated[str, Field(pattern=r"^([1-9]\d* )?(day|week|month|year)s?$")]
 CollectionMode = Literal["stripe-rates", "quill-rates"]
@@ -71,6 +72,18 @@ class ServicePeriod(WireModel):
     end: Instant
 
 
+class ItemChange(WireModel):
+    """What held of an item from ``at`` on, until the next change (L12).
+
+    ``paid``: subscribed, and no trial runs. ``quota`` in units, null = unlimited; ``quantity`` of a licensed product.
+    """
+
+    at: Instant
+    paid: bool
+    quota: PeriodTotal | None = None
+    quantity: Annotated[int, Field(ge=0)] | None = None
+
+
 class SubscriptionItem(WireModel):
     """One product of a customer with its whole price, so that readers need no other topic.
 
@@ -88,6 +101,12 @@ class SubscriptionItem(WireModel):
     quota: PeriodTotal | None = None
     quantity: Annotated[int, Field(ge=0)] | None = None
     """Licensed quantity of a product without a meter (seats; 1 for a flat price)."""
+    aggregation: Aggregation = "sum"
+    """How the meter's usage comes about; ``last`` bills its last value. Counters of reports are summed."""
+    carried: bool = False
+    """A ``last`` value goes on into a billing period in which no event came: readers take it from the period before."""
+    changes: list[ItemChange] = []
+    """Oldest first; the first says what held at ``changes_since`` or when the item was first sold."""
 
 
 class Project(WireModel):
@@ -123,3 +142,7 @@ class CustomerSnapshot(Message):
     free_trial_until: Instant | None = None
     further_license_ids: Annotated[list[LicenseId], Field(max_length=1_000)] = []
     """More instances billed on this account; what they report adds up (handbook O3)."""
+    changes_since: Instant | None = None
+    """Items tell all their changes from here on: the start of the third billing period before ``period``."""
+    cuts: Annotated[list[Instant], Field(max_length=4 * CUTS_PER_PERIOD_MAX)] = []
+    """Since ``changes_since``: where a paid span of a meter began or ended, or its limit fell; rising (L12)."""

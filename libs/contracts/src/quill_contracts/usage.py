@@ -19,6 +19,8 @@ from quill_contracts.identifiers import (
 from quill_contracts.message import Message, WireModel
 
 WINDOW_SECONDS_MAX = 86_400
+CUTS_PER_PERIOD_MAX = 80
+"""Persons may cause 64 cuts in a period; what time causes (the end of a trial) comes on top."""
 
 Completeness = Literal["partial", "complete"]
 Counters = Annotated[dict[CounterName, Quantity], Field(max_length=1_000)]
@@ -67,12 +69,20 @@ class MeterUsage(WireModel):
     """One meter's usage in one billing period.
 
     ``complete`` and ``partial`` are the sums over days the source calls finished and over days it still counts (L6);
-    ``maximum`` is the largest period-to-date value ever published (L3).
+    ``maximum`` is the largest period-to-date value ever published (L3), or the last value of a meter that bills that.
     """
 
     complete: PeriodTotal
     partial: PeriodTotal
     maximum: PeriodTotal
+
+
+class UsageCut(WireModel):
+    """What every meter had used in the billing period before ``at``: an instant that a bill depends on (L12)."""
+
+    at: Instant
+    used: dict[UsageKey, PeriodTotal]
+    """The greatest value ever published for the meter at this cut, unless a correction of the meter lowered it (L3)."""
 
 
 class PeriodUsage(WireModel):
@@ -84,7 +94,11 @@ class PeriodUsage(WireModel):
     """The newest as-of instant among the reports merged so far."""
     corrected_revision: Revision | None = None
     """Revision of the newest explicit correction: earlier observations no longer count towards maxima (L3)."""
+    customer_revision: Annotated[int, Field(ge=0, strict=True)] = 0
+    """The newest customer snapshot that was applied: its cuts inside this period are in ``cuts``."""
     meters: dict[UsageKey, MeterUsage]
+    cuts: Annotated[list[UsageCut], Field(max_length=CUTS_PER_PERIOD_MAX)] = []
+    """Rising."""
 
 
 class PeriodUsageSnapshot(Message):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
-from quill_pricing.billed_quantity import LimitInForce, UsageObservation, billed_quantity
+from quill_pricing.observed_usage import LimitInForce, UsageObservation, billed_quantity
 from quill_pricing.period import BillingPeriod
 from quill_pricing.rating import RatedLine, rate
 
