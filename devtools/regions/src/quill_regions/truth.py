@@ -28,7 +28,10 @@ def month_totals(
     organizations: Sequence[Organization], days: Iterable[date], *, seed: int, catalog: CatalogDocument
 ) -> Totals:
     """Add up what happened, day by day and team by team."""
-    meter_of = {product.counter: product.usage_key for product in catalog.products if product.counter}
+    meters_of: dict[str, list[str]] = defaultdict(list)
+    for product in catalog.products:
+        if product.counter and product.usage_key:
+            meters_of[product.counter].append(product.usage_key)
     totals: dict[str, dict[str, int]] = {}
     dates = list(days)
     for organization in organizations:
@@ -36,7 +39,7 @@ def month_totals(
         for on in dates:
             for counters in live_through(organization, on, seed=seed).teams.values():
                 for counter, count in counters.items():
-                    if meter := meter_of.get(counter):
+                    for meter in meters_of.get(counter, []):
                         added[meter] += count
         totals[organization.organization_id] = dict(added)
     return totals
@@ -53,8 +56,8 @@ def tier_amounts(price: PriceDocument, quantity: int) -> list[Decimal]:
         return [Decimal(price.package_amount or 0) * -(-quantity // size)] if quantity else []
     amounts: list[Decimal] = []
     below = 0
-    for tier in price.tiers or []:
-        if quantity <= below:
+    for number, tier in enumerate(price.tiers or []):
+        if quantity <= below and number > 0:
             break
         reached = quantity if tier.up_to is None else min(quantity, tier.up_to)
         inside = reached - below
@@ -63,7 +66,7 @@ def tier_amounts(price: PriceDocument, quantity: int) -> list[Decimal]:
                 below = tier.up_to
                 continue
             inside = quantity
-        amounts.append(_round(Decimal(tier.unit_amount) * inside))
+        amounts.append(_round(Decimal(tier.unit_amount or 0) * inside))
         if tier.flat_amount is not None:
             amounts.append(Decimal(tier.flat_amount))
         below = reached

@@ -6,6 +6,7 @@ from decimal import Decimal
 import jwt
 import pytest
 from quill_contracts.catalog_file import load_catalog
+from quill_contracts.prices import PriceDocument
 from quill_regions.days import live_through
 from quill_regions.misbehaviour import Faults, deliveries
 from quill_regions.organizations import Organization, draw_organizations
@@ -112,6 +113,20 @@ def test_the_truth_knows_the_published_prices(product: str, quantity: int, dolla
 def test_each_tier_is_rounded_on_its_own():
     price = CATALOG.product("product_analytics").price
     assert tier_amounts(price, 2_000_150) == [Decimal("0.00"), Decimal("50.00"), Decimal("0.01")]
+
+
+@pytest.mark.parametrize(
+    ("model", "quantity", "dollars"),
+    [("volume", 0, 10), ("volume", 12, 66), ("graduated", 0, 10), ("graduated", 12, 111)],
+)
+def test_the_truth_owes_the_first_flat_fee_without_usage(model: str, quantity: int, dollars: int):
+    """K3: as Stripe's page on tiered pricing says."""
+    tiers = [
+        {"up_to": 5, "unit_amount": "5", "flat_amount": "10"},
+        {"up_to": 10, "unit_amount": "4", "flat_amount": "20"},
+        {"unit_amount": "3", "flat_amount": "30"},
+    ]
+    assert amount(PriceDocument.model_validate({"model": model, "tiers": tiers}), quantity) == dollars
 
 
 def test_a_budget_buys_as_much_as_it_can_and_not_one_unit_more(organizations):

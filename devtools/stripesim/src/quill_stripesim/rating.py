@@ -38,7 +38,8 @@ def rate(price: Mapping[str, Any], quantity: int) -> list[RatedPart]:
         quantity: Whole units, zero or more.
 
     Returns:
-        At least one part: no usage gives one part of quantity 0, as Stripe was seen to do.
+        At least one part: no usage gives one part of quantity 0, as Stripe was seen to do, and the flat fee of the
+        first tier, which counts as reached without any usage.
     """
     if quantity < 0:
         raise ValueError("a negative period total is billed as 0 before it is rated")
@@ -87,7 +88,6 @@ def _graduated(tiers: list[Mapping[str, Any]], quantity: int) -> Iterator[RatedP
         inside = max(0, top - below)
         if inside > 0 or number == 1:
             yield _tier_part(tier, number, inside)
-        if inside > 0:
             yield from _flat_part(tier, number)
         below = tier["up_to"] if tier["up_to"] is not None else quantity
 
@@ -96,8 +96,7 @@ def _volume(tiers: list[Mapping[str, Any]], quantity: int) -> Iterator[RatedPart
     for number, tier in enumerate(tiers, start=1):
         if tier["up_to"] is None or quantity <= tier["up_to"]:
             yield _tier_part(tier, number, quantity)
-            if quantity > 0:
-                yield from _flat_part(tier, number)
+            yield from _flat_part(tier, number)
             return
 
 

@@ -55,6 +55,31 @@ def test_flat_fees_are_parts_of_their_own_even_when_they_are_zero():
     ]
 
 
+FEES = (tier(5, "500", "1000"), tier(10, "400", "2000"), tier(None, "300", "3000"))
+
+
+@pytest.mark.parametrize(
+    ("quantity", "volume", "graduated"), [(0, 1_000, 1_000), (6, 4_400, 5_900), (12, 6_600, 11_100)]
+)
+def test_the_first_tier_counts_as_reached_without_usage(quantity, volume, graduated):
+    """K3: as Stripe's page on tiered pricing says."""
+    assert sum(part.amount for part in rate(tiered(*FEES, mode="volume"), quantity)) == volume
+    assert sum(part.amount for part in rate(tiered(*FEES), quantity)) == graduated
+
+
+@pytest.mark.parametrize("mode", ["graduated", "volume"])
+def test_no_usage_makes_a_line_of_no_units_and_the_first_flat_fee(mode):
+    parts = rate(tiered(*FEES, mode=mode), 0)
+
+    assert [(part.quantity, part.amount, part.is_flat) for part in parts] == [(0, 0, False), (0, 1_000, True)]
+
+
+def test_a_tier_without_a_unit_amount_costs_its_flat_fee():
+    price = tiered(tier(100, None, "4900"), tier(None, "50"))
+
+    assert [sum(part.amount for part in rate(price, quantity)) for quantity in (0, 100, 101)] == [4_900, 4_900, 4_950]
+
+
 def test_a_tier_that_is_not_reached_charges_no_flat_fee():
     price = tiered(tier(10, "1"), tier(None, "1", "500"))
 

@@ -61,7 +61,11 @@ class ProductDocument(BaseModel):
 
 
 class CatalogDocument(BaseModel):
-    """A version of the catalog. Never two products with one key, usage key or counter (handbook V3)."""
+    """A version of the catalog.
+
+    No two products share a key, a usage key or a price id: a meter belongs to one product, so nothing is billed twice
+    for it. Several products may name one counter. It feeds the meter of each, and each is billed by its own price.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

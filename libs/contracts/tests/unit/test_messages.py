@@ -187,6 +187,8 @@ def test_the_example_catalog_has_every_kind_of_price():
         (("[[products]]", "[[products]"), "not TOML"),
         (('usage_key = "recordings"', 'usage_key = "events"'), "'product_analytics' and 'session_replay'"),
         (('unit_amount = "0.00005"', "unit_amount = 0.00005"), "unit_amount"),
+        ((', unit_amount = "0.00005"', ""), "tiers.1: .*unit_amount is needed in a tier without a flat_amount"),
+        (('price_id = "session_replay_', 'price_id = "product_analytics_'), "price_id .* is used by both"),
         (('counter = "event_count_in_period"', ""), "usage_key and counter"),
         (("version = 1", 'version = 1\nextra = "x"'), "extra"),
     ],
@@ -198,6 +200,28 @@ def test_a_wrong_catalog_file_is_refused_naming_what_is_wrong(tmp_path: Path, ch
     path.write_text(good.replace(change[0], change[1], 1), "utf-8")
     with pytest.raises(InvalidCatalogFile, match=message):
         load_catalog(path)
+
+
+def test_a_tier_may_have_a_flat_amount_alone(tmp_path: Path):
+    """K3: its unit amount counts as 0."""
+    good = (PACKAGE / "src/quill_contracts/catalogs/posthog_2025.toml").read_text("utf-8")
+    path = tmp_path / "catalog.toml"
+    path.write_text(good.replace('unit_amount = "0.00005"', 'flat_amount = "49.00"', 1), "utf-8")
+    analytics = load_catalog(path).product("product_analytics")
+    assert analytics is not None
+    assert analytics.price.tiers is not None
+    assert (analytics.price.tiers[1].unit_amount, analytics.price.tiers[1].flat_amount) == (None, "49.00")
+
+
+def test_one_counter_may_feed_the_meters_of_two_products(tmp_path: Path):
+    """K16: a usage key belongs to one product, a counter does not."""
+    good = (PACKAGE / "src/quill_contracts/catalogs/posthog_2025.toml").read_text("utf-8")
+    shared = good.replace('counter = "recording_count_in_period"', COUNTER, 1)
+    assert shared != good
+    path = tmp_path / "catalog.toml"
+    path.write_text(shared, "utf-8")
+    fed = [product.usage_key for product in load_catalog(path).products if product.counter == "event_count_in_period"]
+    assert fed == ["events", "recordings"]
 
 
 COUNTER = 'counter = "event_count_in_period"'

@@ -23,8 +23,9 @@ def greatest_quantity_within(*, price: Price, budget: Money, at_least: int = 0) 
         at_least: the answer is never below this quantity (an allowance is not taken away by a billing limit).
 
     Returns:
-        The quantity; ``at_least`` when not even quantity 0 fits (a flat price above the budget); None when no quantity
-        that can exist exceeds the budget (a last tier that is free, a flat price within the budget).
+        The quantity; ``at_least`` when not even quantity 0 fits (a flat price, or the flat amount of the first tier,
+        above the budget); None when no quantity that can exist exceeds the budget (a last tier that is free, a flat
+        price within the budget).
 
     Raises:
         CurrencyMismatch: budget and price are in two currencies.

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 from quill_pricing.currency import UnknownCurrency, minor_unit_places
 from quill_pricing.money import InvalidMoney, Money
 from quill_pricing.quantity import QUANTITY_MAX
-from quill_pricing.tiers import InvalidTierSchedule, Tier, TierSchedule
+from quill_pricing.tiers import NO_UNIT_AMOUNT, InvalidTierSchedule, Tier, TierSchedule
 from quill_pricing.unit_amount import InvalidUnitAmount, UnitAmount
 
 
@@ -189,14 +189,16 @@ def _tiers(value: object, currency: str) -> tuple[Tier, ...]:
 
 def _tier(document: object, currency: str, path: str) -> Tier:
     if not isinstance(document, Mapping):
-        raise InvalidPrice(path, "must be an object with up_to, unit_amount and perhaps flat_amount")
+        raise InvalidPrice(path, "must be an object with up_to and unit_amount, flat_amount or both")
     for name in document:
         if name not in _TIER_FIELDS:
             raise InvalidPrice(f"{path}.{name}", "is not a field of a tier")
-    flat_amount = document.get("flat_amount")
+    unit_amount, flat_amount = document.get("unit_amount"), document.get("flat_amount")
+    if unit_amount is None and flat_amount is None:
+        raise InvalidPrice(f"{path}.unit_amount", "is needed in a tier without a flat_amount; give one of them or both")
     return Tier(
         up_to=document.get("up_to"),
-        unit_amount=_unit_amount(document.get("unit_amount"), f"{path}.unit_amount"),
+        unit_amount=NO_UNIT_AMOUNT if unit_amount is None else _unit_amount(unit_amount, f"{path}.unit_amount"),
         flat_amount=None if flat_amount is None else _money(flat_amount, currency, f"{path}.flat_amount"),
     )
 

@@ -60,8 +60,10 @@ class Rating:
 def rate(*, price: Price, quantity: int) -> Rating:
     """Price a quantity, with one line per tier reached and one per flat amount of a tier reached (L11).
 
-    A tier is reached by its first unit, so quantity 0 makes no line and owes nothing; Stripe has been seen to write a
-    line of quantity 0 there, which is why a comparison must accept both. A flat price is owed whatever the quantity.
+    The first tier is reached at quantity 0, every other by its first unit. So a period without usage owes the flat
+    amount of the first tier, as at Stripe. A line needs at least one unit or a flat amount: without usage there is no
+    line of units. Stripe sometimes writes one of quantity 0 there, so a comparison must accept both. A flat price is
+    owed whatever the quantity.
 
     Raises:
         InvalidQuantity: the quantity is not a whole number of 0 or more.
@@ -107,16 +109,14 @@ def _lines(price: Price, quantity: int) -> Iterator[RatedLine]:
         case GraduatedPrice():
             yield from _graduated_lines(price, quantity)
         case VolumePrice():
-            if quantity > 0:
-                index = price.schedule.index_of(quantity)
-                yield from _tier_lines(price, index, 1, quantity)
+            yield from _tier_lines(price, price.schedule.index_of(quantity), 1, quantity)
         case _:
             assert_never(price)
 
 
 def _graduated_lines(price: GraduatedPrice, quantity: int) -> Iterator[RatedLine]:
     for index, (tier, floor) in enumerate(zip(price.tiers, price.schedule.floors, strict=True)):
-        if quantity <= floor:
+        if quantity <= floor and index > 0:
             return
         last_unit = quantity if tier.up_to is None else min(quantity, tier.up_to)
         yield from _tier_lines(price, index, floor + 1, last_unit)
@@ -126,8 +126,8 @@ def _tier_lines(
     price: GraduatedPrice | VolumePrice, index: int, first_unit: int, last_unit: int
 ) -> Iterator[RatedLine]:
     tier = price.tiers[index]
-    units = (first_unit, last_unit)
-    yield _units_line("tier", units, tier.unit_amount, price.currency, tier_index=index)
+    if last_unit >= first_unit:
+        yield _units_line("tier", (first_unit, last_unit), tier.unit_amount, price.currency, tier_index=index)
     if tier.flat_amount is not None:
         yield _fee_line("flat_fee", index, tier.flat_amount)
 

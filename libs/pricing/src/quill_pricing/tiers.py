@@ -11,6 +11,8 @@ from quill_pricing.unit_amount import UnitAmount, sub_units_of
 TIER_COUNT_MAX = 50
 """The most tiers one price may have; a price with more is a mistake, and each tier is an invoice line."""
 
+NO_UNIT_AMOUNT = UnitAmount(0)
+
 
 class InvalidTierSchedule(ValueError):
     """The tiers do not cover every quantity exactly once.
@@ -32,12 +34,13 @@ class Tier:
 
     Attributes:
         up_to: the last unit of the tier, inclusive and counted from the first unit of all; None in the last tier.
-        unit_amount: the price of one unit.
+        unit_amount: the price of one unit; 0 in a tier that has only a flat amount.
         flat_amount: owed once when the tier is reached. None and zero differ: a zero makes an invoice line of its own.
+            The first tier is always reached: its flat amount is owed in a period without usage.
     """
 
     up_to: int | None
-    unit_amount: UnitAmount
+    unit_amount: UnitAmount = NO_UNIT_AMOUNT
     flat_amount: Money | None = None
 
 
@@ -76,16 +79,12 @@ class TierSchedule:
 
     def graduated_minor(self, quantity: int) -> int:
         """What a quantity costs when each unit costs what its own tier says: the sum of rounded lines, minor units."""
-        if quantity == 0:
-            return 0
-        index = bisect_left(self.floors, quantity, 1) - 1
+        index = self.index_of(quantity)
         inside_scaled = (quantity - self.floors[index]) * self.tiers[index].unit_amount.scaled
         return self.owed_on_entry_minor[index] + to_minor_units(inside_scaled, sub_units=self.sub_units)
 
     def volume_minor(self, quantity: int) -> int:
         """What a quantity costs when all units cost what the tier of the last one says; minor units."""
-        if quantity == 0:
-            return 0
         tier = self.tiers[self.index_of(quantity)]
         flat_minor = 0 if tier.flat_amount is None else tier.flat_amount.amount_minor
         return flat_minor + to_minor_units(quantity * tier.unit_amount.scaled, sub_units=self.sub_units)

@@ -69,6 +69,27 @@ def test_a_volume_price_ends_at_the_first_quantity_over_the_budget(budget, quant
     assert greatest_quantity_within(price=price, budget=Money.from_decimal_string(budget)) == quantity
 
 
+@pytest.mark.parametrize("model", ["graduated", "volume"])
+@pytest.mark.parametrize(
+    ("budget", "at_least", "quantity"),
+    [
+        ("0.00", 0, 0),
+        ("9.99", 0, 0),  # not even quantity 0 fits: its flat fee is $10.00
+        ("9.99", 3, 3),
+        ("10.00", 0, 0),
+        ("14.99", 0, 0),
+        ("15.00", 0, 1),
+        ("15.00", 4, 4),
+    ],
+)
+def test_a_budget_below_the_flat_fee_grants_only_what_is_granted_anyway(model, budget, at_least, quantity):
+    """K3: the flat fee of the first tier is spent before the first unit."""
+    tiers = [{"up_to": 5, "unit_amount": "5", "flat_amount": "10"}, {"unit_amount": "3", "flat_amount": "30"}]
+    price = price_from_document({"model": model, "tiers": tiers})
+    budget = Money.from_decimal_string(budget)
+    assert greatest_quantity_within(price=price, budget=budget, at_least=at_least) == quantity
+
+
 def test_units_that_still_round_to_nothing_fit_a_budget_of_zero():
     price = price_from_document({"model": "per_unit", "unit_amount": "0.00005"})
     assert greatest_quantity_within(price=price, budget=Money(0)) == 99  # 100 units are half a cent, which is a cent

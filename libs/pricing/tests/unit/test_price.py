@@ -67,6 +67,15 @@ def test_a_document_that_names_every_field_with_null_for_the_absent_ones_is_read
     assert price_from_document(document) == GraduatedPrice((Tier(None, CENT),))
 
 
+@pytest.mark.parametrize("unit_amount", [{}, {"unit_amount": None}, {"unit_amount": "0"}])
+def test_a_tier_with_a_flat_amount_needs_no_unit_amount(unit_amount):
+    """K3: it counts as 0 and is written as 0."""
+    document = {"model": "volume", "tiers": [{"up_to": None, "flat_amount": "5.00", **unit_amount}]}
+    price = price_from_document(document)
+    assert price == VolumePrice((Tier(None, flat_amount=Money(500)),))
+    assert price_to_document(price)["tiers"] == [{"up_to": None, "unit_amount": "0", "flat_amount": "5.00"}]
+
+
 def graduated(*tiers):
     return {"model": "graduated", "tiers": list(tiers)}
 

@@ -91,7 +91,7 @@ TIERS = [
 @pytest.mark.parametrize(
     ("quantity", "graduated_total", "volume_total"),
     [
-        (0, "0.00", "0.00"),
+        (0, "2.00", "2.00"),
         (1, "3.00", "3.00"),
         (10, "12.00", "12.00"),
         (11, "12.50", "5.50"),
@@ -105,6 +105,82 @@ def test_the_edges_of_tiers_are_inclusive_above_and_exclusive_below(quantity, gr
         price = price_from_document({"model": model, "tiers": TIERS})
         assert rate(price=price, quantity=quantity).total.to_decimal_string() == total
         assert amount_minor(price, quantity) == Money.from_decimal_string(total).amount_minor
+
+
+STRIPE_TIERS = [
+    {"up_to": 5, "unit_amount": "5.00", "flat_amount": "10.00"},
+    {"up_to": 10, "unit_amount": "4.00", "flat_amount": "20.00"},
+    {"unit_amount": "3.00", "flat_amount": "30.00"},
+]
+"""Stripe's documentation of tiered pricing, "add flat rates"."""
+
+STRIPE_UNIT_TIERS = [
+    {"up_to": 5, "unit_amount": "7.00"},
+    {"up_to": 10, "unit_amount": "6.50"},
+    {"unit_amount": "6.00"},
+]
+"""The same page without flat amounts."""
+
+
+@pytest.mark.parametrize(
+    ("tiers", "quantity", "volume_total", "graduated_total"),
+    [
+        (STRIPE_TIERS, 0, "10.00", "10.00"),
+        (STRIPE_TIERS, 1, "15.00", "15.00"),
+        (STRIPE_TIERS, 5, "35.00", "35.00"),
+        (STRIPE_TIERS, 6, "44.00", "59.00"),
+        (STRIPE_TIERS, 10, "60.00", "75.00"),
+        (STRIPE_TIERS, 11, "63.00", "108.00"),
+        (STRIPE_TIERS, 12, "66.00", "111.00"),
+        (STRIPE_TIERS, 20, "90.00", "135.00"),
+        (STRIPE_UNIT_TIERS, 0, "0.00", "0.00"),
+        (STRIPE_UNIT_TIERS, 1, "7.00", "7.00"),
+        (STRIPE_UNIT_TIERS, 5, "35.00", "35.00"),
+        (STRIPE_UNIT_TIERS, 6, "39.00", "41.50"),
+        (STRIPE_UNIT_TIERS, 20, "120.00", "127.50"),
+        (STRIPE_UNIT_TIERS, 25, "150.00", "157.50"),
+    ],
+)
+def test_published_tier_examples_come_out_to_the_cent(tiers, quantity, volume_total, graduated_total):
+    """K3: the first tier counts as reached at quantity 0."""
+    for model, total in (("volume", volume_total), ("graduated", graduated_total)):
+        price = price_from_document({"model": model, "tiers": tiers})
+        assert rate(price=price, quantity=quantity).total.to_decimal_string() == total
+        assert amount_minor(price, quantity) == Money.from_decimal_string(total).amount_minor
+
+
+@pytest.mark.parametrize("model", ["volume", "graduated"])
+def test_no_usage_owes_the_flat_fee_of_the_first_tier_on_one_line(model):
+    """K3: one line for the fee, none for units that were not used."""
+    rating = rate(price=price_from_document({"model": model, "tiers": STRIPE_TIERS}), quantity=0)
+    assert [(line.kind, line.tier_index, line.amount) for line in rating.lines] == [("flat_fee", 0, Money(1_000))]
+
+
+@pytest.mark.parametrize("model", ["volume", "graduated"])
+def test_a_flat_fee_of_a_later_tier_waits_for_its_first_unit(model):
+    tiers = [{"up_to": 5, "unit_amount": "0"}, {"unit_amount": "1.00", "flat_amount": "20.00"}]
+    price = price_from_document({"model": model, "tiers": tiers})
+    owed = [amount_minor(price, quantity) for quantity in (0, 5, 6)]
+    assert owed == [0, 0, 2_600 if model == "volume" else 2_100]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "graduated_total", "volume_total"),
+    [(0, "49.00", "49.00"), (100, "49.00", "49.00"), (101, "49.50", "50.50"), (1_001, "598.00", "99.00")],
+)
+def test_a_tier_may_have_a_flat_amount_alone(quantity, graduated_total, volume_total):
+    """K3: its units then cost nothing beyond the flat amount."""
+    tiers = [
+        {"up_to": 100, "flat_amount": "49.00"},
+        {"up_to": 1_000, "unit_amount": "0.50"},
+        {"flat_amount": "99.00"},
+    ]
+    for model, total in (("graduated", graduated_total), ("volume", volume_total)):
+        price = price_from_document({"model": model, "tiers": tiers})
+        rating = rate(price=price, quantity=quantity)
+        assert rating.total.to_decimal_string() == total
+        assert sum(line.quantity for line in rating.lines if line.kind == "tier") == quantity
+        assert amount_minor(price, quantity) == rating.total.amount_minor
 
 
 def test_a_volume_price_bills_all_units_in_one_line_at_the_tier_of_the_last():

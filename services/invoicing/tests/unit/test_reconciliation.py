@@ -29,6 +29,14 @@ def their(quantity, amount, product="events"):
         ([], [their(0, 0)], []),  # a line of nothing may be there
         ([our(0, 0)], [], []),  # or not
         ([our(1, 500, "flat_fee")], [their(0, 500)], []),  # a flat fee has no quantity
+        ([our(1, 1_000, "flat_fee")], [their(0, 0), their(0, 1_000)], []),  # no usage: a flat fee and a line of nothing
+        ([our(1, 0, "flat_fee")], [], []),  # a flat fee of nothing may be left out
+        ([our(1, 0, "flat_fee")], [their(0, 0)], []),
+        ([our(1, 0, "flat_fee")], [their(1, 0)], []),
+        ([our(1, 0, "flat_fee"), our(1, 0)], [their(1, 0)], []),  # and never takes the twin of the free unit
+        ([our(1, 10, "flat_fee"), our(2, 10)], [their(2, 10), their(0, 10)], []),
+        ([our(1, 0, "flat_fee")], [their(7, 0)], ["extra_line"]),  # seven units are no flat fee
+        ([our(1, 1_000, "flat_fee")], [their(0, 0)], ["missing_line", "total"]),
         ([our(10, 100)], [their(10, 101)], ["amount", "total"]),
         ([our(10, 100)], [their(11, 100)], ["quantity"]),
         ([our(10, 100)], [their(9, 90)], ["quantity", "amount", "total"]),

@@ -37,6 +37,20 @@ def test_amounts_are_written_plainly_in_minor_units(amount, places, expected):
                 ],
             },
         ),
+        (
+            {
+                "model": "volume",
+                "tiers": [{"up_to": 5, "unit_amount": None, "flat_amount": "49.00"}, {"flat_amount": "99.00"}],
+            },
+            {
+                "billing_scheme": "tiered",
+                "tiers_mode": "volume",
+                "tiers": [
+                    {"up_to": 5, "flat_amount_decimal": "4900"},
+                    {"up_to": "inf", "flat_amount_decimal": "9900"},
+                ],
+            },
+        ),
         ({"model": "per_unit", "unit_amount": "0.001"}, {"billing_scheme": "per_unit", "unit_amount_decimal": "0.1"}),
         (
             {"model": "package", "package_size": 100, "package_amount": "2.50"},

@@ -81,6 +81,15 @@ def test_what_usage_costs_and_which_amounts_it_reaches(usage, dollars, reached_c
     assert [each.amount.amount_minor for each in found] == reached_cents
 
 
+@pytest.mark.parametrize(("usage", "units"), [(None, 0), (0, 0), (1, 0)])
+def test_a_flat_fee_reaches_amounts_before_the_first_unit(usage, units):
+    """K3: the flat amount of the first tier is owed without usage."""
+    price = {"model": "graduated", "currency": "usd", "tiers": [{"unit_amount": "1", "flat_amount": "10"}]}
+    found = spend_reached(usd(10_00), inputs(usage), price)
+    assert [(each.amount.amount_minor, each.units) for each in found] == [(10_00, units)]
+    assert spend_reached(usd(10_00), inputs(usage, subscribed=False), price) == ()
+
+
 @pytest.mark.parametrize(
     ("given", "price", "dollars"),
     [

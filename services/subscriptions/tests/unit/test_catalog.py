@@ -149,6 +149,64 @@ def test_a_price_that_cannot_be_billed_is_refused_with_its_product(
         catalog_from_document(document)
 
 
+FREE_500_THEN_ONE_CENT = [{"up_to": 500, "unit_amount": "0"}, {"unit_amount": "0.01"}]
+
+
+def one_product(price: dict[str, object], allowance: int) -> CatalogDocument:
+    product = {"key": "x", "name": "X", "price_id": "x-1", "usage_key": "x", "counter": "x", "allowance": allowance}
+    return CatalogDocument.model_validate(
+        {"version": 1, "effective_at": NOW, "products": [{**product, "price": price}]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("price", "allowance", "free"),
+    [
+        ({"model": "per_unit", "unit_amount": "0.00001"}, 499, 0),  # rounds to $0.00 alone, charged with the 500th
+        ({"model": "per_unit", "unit_amount": "0.00001"}, 1, 0),
+        ({"model": "graduated", "tiers": FREE_500_THEN_ONE_CENT}, 501, 500),
+        ({"model": "volume", "tiers": FREE_500_THEN_ONE_CENT}, 501, 500),
+        ({"model": "graduated", "tiers": [{"up_to": 500, "unit_amount": "0"}, {"unit_amount": "0.000001"}]}, 501, 500),
+        ({"model": "package", "package_size": 1_000, "package_amount": "10.00"}, 1_000, 0),
+    ],
+)
+def test_an_allowance_that_is_not_exactly_free_is_refused(price: dict[str, object], allowance: int, free: int) -> None:
+    """K17: what only rounds to nothing is charged later."""
+    with pytest.raises(UnusablePrice, match=f"product x: allowance: .*lower the allowance to {free},"):
+        catalog_from_document(one_product(price, allowance))
+
+
+@pytest.mark.parametrize(
+    "price",
+    [
+        {"model": "graduated", "tiers": FREE_500_THEN_ONE_CENT},
+        {"model": "volume", "tiers": FREE_500_THEN_ONE_CENT},
+        {"model": "per_unit", "unit_amount": "0"},
+        # A base fee is owed without usage: it is not the price of the 500 units that it includes.
+        {"model": "graduated", "tiers": [{"up_to": 500, "flat_amount": "49.00"}, {"unit_amount": "0.01"}]},
+        {"model": "flat", "amount": "49.00"},
+    ],
+)
+def test_an_allowance_of_exactly_free_units_comes_into_force(price: dict[str, object]) -> None:
+    assert catalog_from_document(one_product(price, 500)).in_force[0].allowance == 500
+
+
+def test_one_counter_may_feed_several_meters() -> None:
+    """K16: each meter has its own product, allowance and price (D7)."""
+    price = {"model": "per_unit", "unit_amount": "0.01"}
+    products = [
+        {"key": key, "name": key, "price_id": f"{key}-1", "usage_key": key, "counter": "event_count", "price": price}
+        for key in ("events", "events_archive")
+    ]
+    loaded = catalog_from_document(
+        CatalogDocument.model_validate({"version": 1, "effective_at": NOW, "products": products})
+    )
+    assert [(held.usage_key, held.counter) for held in loaded.in_force] == [
+        ("events", "event_count"),
+        ("events_archive", "event_count"),
+    ]
+
+
 class TestTheFile:
     @pytest.fixture
     def store(self) -> MemorySubscriptions:

@@ -85,8 +85,8 @@ class RailSubscription:
 class MeterReport:
     """The billed quantity of one product so far (L12), at an instant inside its period.
 
-    Each product has a meter of its own at the rail, even where two are fed by one usage key: their limits differ, so
-    their billed quantities do.
+    Each product has a meter of its own at the rail, even where one counter feeds two: their limits differ, so their
+    billed quantities do.
     """
 
     customer: str

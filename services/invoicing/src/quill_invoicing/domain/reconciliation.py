@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Literal
 
 from quill_invoicing.domain.collection import RailLine
 from quill_invoicing.domain.invoice import InvoiceLine
 
-AnyLine = TypeVar("AnyLine", InvoiceLine, RailLine)
 DifferenceKind = Literal["missing_line", "extra_line", "amount", "quantity", "total"]
+FLAT_FEE_QUANTITIES = (0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +60,14 @@ def compare(
     """Every difference; empty when the invoices say the same.
 
     Lines are paired within a product: first those that agree, then the others in their order. A line that bills nothing
-    for nothing (quantity 0 and amount 0) says nothing: Stripe has been seen to write such a line and to leave it out,
-    so neither its presence nor its absence is a difference.
+    for nothing (amount 0 and quantity 0, or a flat fee of 0) says nothing. Stripe sometimes writes such a line and
+    sometimes not, so neither its presence nor its absence is a difference.
     """
     differences: list[Difference] = []
     products = sorted({line.product_key for line in ours} | {line.product_key or "" for line in theirs})
     for product in products:
-        mine = [line for line in ours if line.product_key == product and (line.quantity or line.amount_minor)]
-        others = [
-            line for line in theirs if (line.product_key or "") == product and (line.quantity or line.amount_minor)
-        ]
+        mine = [line for line in ours if line.product_key == product]
+        others = [line for line in theirs if (line.product_key or "") == product]
         differences.extend(_compare_product(product, mine, others))
     our_total = sum(line.amount_minor for line in ours)
     if our_total != rail_total_minor:
@@ -77,19 +75,17 @@ def compare(
     return tuple(differences)
 
 
-def _that_say_something(lines: Sequence[AnyLine]) -> list[AnyLine]:
-    return [line for line in lines if line.quantity or line.amount_minor]
-
-
 def _compare_product(product: str, ours: list[InvoiceLine], theirs: list[RailLine]) -> Iterable[Difference]:
     unpaired = list(theirs)
     rest: list[InvoiceLine] = []
-    for line in ours:
+    # Flat fees pair last: they agree with a line of any quantity, so first they could take the twin of another line.
+    for line in sorted(ours, key=lambda line: line.kind == "flat_fee"):
         twin = next((other for other in unpaired if _agree(line, other)), None)
-        if twin is None:
-            rest.append(line)
-        else:
+        if twin is not None:
             unpaired.remove(twin)
+        elif line.amount_minor or (line.quantity and line.kind != "flat_fee"):
+            rest.append(line)
+    unpaired = [other for other in unpaired if other.quantity or other.amount_minor]
     for line, other in zip(rest, unpaired, strict=False):
         if not _same_quantity(line, other):
             yield Difference("quantity", product, line.description, line.quantity, other.quantity)
@@ -107,4 +103,4 @@ def _agree(line: InvoiceLine, other: RailLine) -> bool:
 
 def _same_quantity(line: InvoiceLine, other: RailLine) -> bool:
     """A flat fee has no quantity of its own; rails show 0 or 1."""
-    return line.kind == "flat_fee" or line.quantity == other.quantity
+    return line.quantity == other.quantity or (line.kind == "flat_fee" and other.quantity in FLAT_FEE_QUANTITIES)

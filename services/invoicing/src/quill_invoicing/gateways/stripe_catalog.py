@@ -165,10 +165,9 @@ def in_minor_units(amount: str, places: int) -> str:
 
 
 def _tier(tier: Mapping[str, Any], places: int) -> dict[str, Any]:
-    up_to = tier.get("up_to")
-    flat = tier.get("flat_amount")
-    fields = {
-        "up_to": "inf" if up_to is None else up_to,
-        "unit_amount_decimal": in_minor_units(tier["unit_amount"], places),
-    }
-    return fields if flat is None else {**fields, "flat_amount_decimal": in_minor_units(flat, places)}
+    """A tier has a unit amount, a flat amount or both; Stripe takes each of the three forms."""
+    fields: dict[str, Any] = {"up_to": "inf" if tier.get("up_to") is None else tier["up_to"]}
+    for name in ("unit_amount", "flat_amount"):
+        if tier.get(name) is not None:
+            fields[f"{name}_decimal"] = in_minor_units(tier[name], places)
+    return fields

@@ -69,12 +69,14 @@ def spend_of(inputs: Inputs, price: Price) -> Money:
     """What the period's usage costs on the terms of now, tiers and free units included.
 
     Whoever has no subscription pays nothing, and nobody pays for more than the quota (L12). The free allowance is part
-    of the price, whose first units cost nothing. Each tier's line is rounded once, half up, as on the invoice (L11).
+    of the price, whose first units cost nothing. Each tier's line is rounded once, half up, as on the invoice (L11). A
+    meter of which nothing is reported costs what a usage of 0 costs: the flat amount of the first tier, if it has one.
     """
     entitlement = inputs.entitlement
-    if not entitlement.subscribed or inputs.usage is None:
+    if not entitlement.subscribed:
         return Money.zero(price.currency)
-    billed = inputs.usage if entitlement.quota is None else min(inputs.usage, entitlement.quota)
+    used = inputs.usage or 0
+    billed = used if entitlement.quota is None else min(used, entitlement.quota)
     return Money(amount_minor(price, billed), price.currency)
 
 
@@ -118,6 +120,8 @@ def _metered(price: Mapping[str, Any] | None) -> Price | None:
 
 def _units_costing(price: Price, amount: Money) -> int:
     """The first quantity that costs the amount, counted up unit by unit; some quantity is known to."""
+    if amount_minor(price, 0) >= amount.amount_minor:
+        return 0
     below = greatest_quantity_within(price=price, budget=amount - Money(1, amount.currency))
     assert below is not None  # a cost of the amount or more was just seen
     return below + 1

@@ -6,8 +6,8 @@ from quill_contracts.meter_events import EventMeterDefinition
 from quill_contracts.prices import PriceDocument
 from quill_contracts.subscriptions import CatalogProduct
 from quill_contracts.subscriptions import Feature as WireFeature
+from quill_pricing.free_quantity import free_quantity
 from quill_pricing.price import InvalidPrice, Price, price_from_document, price_to_document
-from quill_pricing.rating import amount_minor
 
 from quill_subscriptions.domain.catalog import Catalog, EventMeter, Feature, Product
 from quill_subscriptions.domain.standing import CURRENCY
@@ -24,7 +24,7 @@ def catalog_from_document(document: CatalogDocument) -> Catalog:
     """The catalog that a file proposes, every product at revision 1; `domain.catalog.adopt` gives the real revisions.
 
     Raises:
-        UnusablePrice: naming the product and what is wrong with its price.
+        UnusablePrice: naming the product and what is wrong with its price, or that its allowance is not exactly free.
     """
     return Catalog(
         version=document.version,
@@ -44,8 +44,13 @@ def _product_from_file(file_product: ProductDocument, document: CatalogDocument)
     )
     if product.price.currency != CURRENCY:
         raise UnusablePrice(f"product {product.key}: price.currency: billing limits and totals are in {CURRENCY}")
-    if product.allowance and amount_minor(product.price, product.allowance):
-        raise UnusablePrice(f"product {product.key}: allowance: the price charges for {product.allowance} units")
+    free = free_quantity(product.price)
+    if free is not None and product.allowance > free:
+        raise UnusablePrice(
+            f"product {product.key}: allowance: the price charges for {product.allowance:,} units, of which the first "
+            f"{free:,} are exactly free; lower the allowance to {free:,}, or give a first tier up to "
+            f"{product.allowance:,} the unit_amount 0"
+        )
     return product
 
 
