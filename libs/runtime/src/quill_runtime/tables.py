@@ -107,5 +107,6 @@ operations = Table(
     Column("planned_at", _Instant, nullable=False),
     Column("finished_at", _Instant, nullable=True),
     Index("operations_due_idx", "due_at", postgresql_where=text("status in ('planned', 'sent')")),
+    Index("operations_failed_idx", "planned_at", postgresql_where=text("status = 'failed'")),
     comment="Effects outside, written down before they are tried (L15).",
 )

@@ -20,6 +20,7 @@ OUTBOX_ROWS = Gauge("quill_outbox_rows_in_batch", "Rows the relay found waiting 
 CONSUMER_LAG = Gauge("quill_consumer_lag_records", "Records behind the end of the partition", ["topic", "partition"])
 BATCH_SECONDS = Histogram("quill_batch_seconds", "From records in hand to offsets settled", ["topic"])
 HTTP_SECONDS = Histogram("quill_http_seconds", "HTTP requests", ["method", "route", "status"])
+FAILED_OPERATIONS = Gauge("quill_operations_failed", "Operations given up, which wait for a person", ["kind"])
 JOB_RUNS = Counter("quill_job_runs", "Runs of a periodic job", ["job", "outcome"])
 
 _HIDDEN = ("secret", "token", "password", "authorization", "sealed", "api_key", "license_key")

@@ -1,20 +1,17 @@
-"""Events, inbox, operations and migrations on real Postgres; the event stream also in memory, by one suite."""
+"""Events, inbox and migrations on real Postgres; the event stream also in memory, by one suite."""
 
 import asyncio
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from quill_runtime import inbox, operations
-from quill_runtime.clock import SystemClock
+from quill_runtime import inbox
 from quill_runtime.database import Database
 from quill_runtime.event_store import ConcurrentChange, MemoryEventStream, NewEvent, PostgresEventStream
 from quill_runtime.migrations import migrate, runtime_history
-from quill_runtime.operations import Operation, OperationRunner, PermanentFailure
 from quill_runtime.tables import runtime_metadata
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -94,97 +91,6 @@ async def test_the_inbox_has_three_answers(database):
         await inbox.keep_response(transaction, scope="s", message_id="1", response={"answer": 1})
     assert await take(b"a") == inbox.Intake("repeat", {"answer": 1})
     assert (await take(b"b")).verdict == "conflict"
-
-
-class Provider:
-    """An outside system that recognises a repeated key."""
-
-    def __init__(self) -> None:
-        self.effects: dict[str, int] = {}
-        self.failures: list[Exception] = []
-        self.crash_in_conclude = 0
-
-    async def perform(self, operation: Operation) -> Mapping[str, Any]:
-        if self.failures:
-            raise self.failures.pop()
-        self.effects.setdefault(operation.operation_id, len(self.effects) + 1)
-        return {"object": self.effects[operation.operation_id]}
-
-    async def conclude(self, *_arguments: object) -> None:
-        if self.crash_in_conclude:
-            self.crash_in_conclude -= 1
-            raise ConnectionError("the process died before the result was saved")
-
-
-def runner(database: Database, provider: Provider) -> OperationRunner:
-    return OperationRunner(
-        name="r", database=database, clock=SystemClock(), performers={"pay": (provider.perform, provider.conclude)}
-    )
-
-
-async def planned(database: Database, operation_id: str = "op-1") -> bool:
-    async with database.begin() as transaction:
-        return await operations.plan(
-            transaction, operation_id=operation_id, kind="pay", subject="org", request={"amount": 1}, now=NOON
-        )
-
-
-async def found(database: Database) -> Operation:
-    async with database.begin() as transaction:
-        operation = await operations.find(transaction, "op-1")
-    assert operation is not None
-    return operation
-
-
-async def test_an_operation_is_planned_once_and_done_once(database):
-    provider = Provider()
-    assert await planned(database)
-    assert not await planned(database), "the same business operation again is a repeat"
-    assert await runner(database, provider).run_due(NOON)
-    assert not await runner(database, provider).run_due(NOON)
-    assert (await found(database)).result == {"object": 1}
-
-
-async def test_a_crash_after_the_effect_sends_the_same_key_again(database):
-    provider = Provider()
-    provider.crash_in_conclude = 1
-    await planned(database)
-    with pytest.raises(ConnectionError):
-        await runner(database, provider).run_due(NOON)
-    assert not await runner(database, provider).run_due(NOON), "left alone while the first try may still be under way"
-    later = NOON + timedelta(seconds=operations.IN_FLIGHT_SECONDS)
-    assert await runner(database, provider).run_due(later)
-    assert (await found(database)).status == "done"
-    assert provider.effects == {"op-1": 1}
-
-
-async def test_a_fault_is_tried_again_later_and_a_refusal_is_not(database):
-    provider = Provider()
-    provider.failures = [TimeoutError("no answer")]
-    await planned(database)
-    await runner(database, provider).run_due(NOON)
-    assert (await found(database)).status == "planned"
-    provider.failures = [PermanentFailure("card refused")]
-    await runner(database, provider).run_due(NOON + timedelta(seconds=2))
-    operation = await found(database)
-    assert (operation.status, operation.error) == ("failed", "card refused")
-
-
-async def test_an_operation_that_was_given_up_can_be_tried_once_more_by_hand(database):
-    provider = Provider()
-    provider.failures = [PermanentFailure("card refused")]
-    await planned(database)
-    await runner(database, provider).run_due(NOON)
-    async with database.begin() as transaction:
-        assert [o.operation_id for o in await operations.standing(transaction, status="failed")] == ["op-1"]
-        await operations.retry(transaction, "op-1", now=NOON)
-    assert await runner(database, provider).run_due(NOON)
-    assert (await found(database)).status == "done"
-    async with database.begin() as transaction:
-        with pytest.raises(operations.NotFailed, match="done"):
-            await operations.retry(transaction, "op-1", now=NOON)
-        with pytest.raises(operations.NoSuchOperation):
-            await operations.retry(transaction, "op-2", now=NOON)
 
 
 async def test_the_migrated_schema_is_the_one_the_code_declares(database):
