@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 from quill_subscriptions.domain.billing_update import ClaimedUpdate, UpdateStanding, UpdateStatus
 from quill_subscriptions.domain.catalog import Catalog, Product
 from quill_subscriptions.domain.customer import Customer, CustomerEvent, RecordedEvent
-from quill_subscriptions.domain.entitlements import Entitlements
+from quill_subscriptions.domain.entitlements import Entitlements, Published
+from quill_subscriptions.domain.item_changes import ItemChanges
 from quill_subscriptions.domain.members import MemberRegister
 from quill_subscriptions.domain.usage import UsageSnapshot
 
@@ -25,6 +26,13 @@ class CustomerRecord:
     members: MemberRegister
     effective_at: datetime
     refresh_at: datetime
+    changes: ItemChanges
+    """The changes of its items as that snapshot told them."""
+
+    @property
+    def published(self) -> Published:
+        """What entitlements need to know of that snapshot."""
+        return Published(self.changes, self.refresh_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,10 @@ async def test_a_stale_save_is_a_conflict(store: Any, now: datetime, catalog: Ca
 
     async def save_stale(tx: Any) -> None:
         await tx.save(
-            describe_change(stale.customer, stale.members, (), catalog=catalog, actor="a", now=now), before=stale
+            describe_change(
+                stale.customer, stale.members, (), catalog=catalog, actor="a", now=now, published=stale.published
+            ),
+            before=stale,
         )
 
     with pytest.raises(Conflict):

@@ -10,6 +10,7 @@ from quill_runtime.auth import Forbidden
 from quill_runtime.problems import Problem
 
 from quill_subscriptions.domain.commands import IllegalMove
+from quill_subscriptions.domain.item_changes import TooManyChanges
 from quill_subscriptions.usecases.changes import NoCatalog, UnknownCustomer, UnknownProduct
 from quill_subscriptions.usecases.registration import ForeignOrganization
 
@@ -28,7 +29,7 @@ def refusals() -> Iterator[None]:
         raise Forbidden("permission_denied", str(error)) from error
     except UnknownProduct as error:
         raise Problem(400, "unknown_product", str(error), attr=error.attribute) from error
-    except IllegalMove as error:
+    except (IllegalMove, TooManyChanges) as error:
         raise Problem(409, error.code, str(error)) from error
     except UnknownCustomer as error:
         raise Problem(404, "not_found", str(error)) from error

@@ -28,6 +28,7 @@ class EventMeter:
     value: str | None
     group_by: tuple[str, ...]
     decimals: int
+    carried: bool = False
 
 
 @dataclass(frozen=True, slots=True)

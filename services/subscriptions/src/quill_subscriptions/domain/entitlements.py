@@ -1,7 +1,9 @@
 """What a customer may use and up to which quota, derived from its state and the catalog; never edited."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from quill_pricing.money import Money
 from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
@@ -10,21 +12,36 @@ from quill_pricing.quota import quota_for
 from quill_subscriptions.domain.billing_limits import BillingLimits
 from quill_subscriptions.domain.catalog import Catalog, Feature, Product
 from quill_subscriptions.domain.customer import Customer
+from quill_subscriptions.domain.item_changes import ItemChange, ItemChanges, cuts_of, kept_since, with_change
 
 CENTS_PER_DOLLAR = 100
 QUOTA_MAX = 10**15 - 1
 """No counter of a report goes higher, so a quota above it never stops anything: it is unlimited."""
+EARLIER_PERIODS: Final = 3
+"""Billing periods before the open one whose usage is still told, so changes are told as far back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One product as it applies to one customer. ``quota`` in units of the meter, ``None`` is unlimited."""
+    """One product as it applies to one customer.
+
+    Attributes:
+        paid: subscribed, and no trial runs.
+        quota: units of the meter, None is unlimited.
+        aggregation: how the meter's usage comes about, as the catalog in force says; ``sum`` for a report's counter.
+        carried: a ``last`` value goes on into a billing period in which no event came.
+        changes: what held over the last billing periods, oldest first.
+    """
 
     product: Product
     subscribed: bool
+    paid: bool
     quantity: int | None
     billing_limit_usd: int | None
     quota: int | None
+    aggregation: str = "sum"
+    carried: bool = False
+    changes: tuple[ItemChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +52,77 @@ class Entitlements:
     items: tuple[Item, ...]
     features: tuple[Feature, ...]
     billing_limits: BillingLimits
+    recent_periods: tuple[BillingPeriod, ...]
+    """The billing periods that the items' changes cover, the open one last."""
+
+    @property
+    def changes(self) -> ItemChanges:
+        """The changes of every item, by product key."""
+        return {item.product.key: item.changes for item in self.items}
+
+    @property
+    def metered_keys(self) -> frozenset[str]:
+        """The products with a meter."""
+        return frozenset(item.product.key for item in self.items if item.product.is_metered)
+
+    @property
+    def cuts(self) -> tuple[datetime, ...]:
+        """The instants that bills of the recent periods depend on; rising (L12)."""
+        return cuts_of((item.changes for item in self.items if item.product.is_metered), self.recent_periods)
 
 
-def entitle(customer: Customer, catalog: Catalog, *, now: datetime) -> Entitlements:
-    """The entitlements of ``customer`` at ``now``.
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the newest published snapshot of a customer said of its items, and when time alone first changes that."""
 
-    A subscribed product keeps the revision it was bought at; all others are as the catalog in force says.
+    changes: ItemChanges = field(default_factory=dict)
+    refresh_at: datetime | None = None
+
+
+def entitle(
+    customer: Customer,
+    catalog: Catalog,
+    *,
+    now: datetime,
+    published: Published | None = None,
+    effective_at: datetime | None = None,
+) -> Entitlements:
+    """The entitlements of ``customer`` at ``now``, with the changes of its items since what was ``published``.
+
+    A subscribed product keeps the revision it was bought at; all others are as the catalog in force says. What time
+    changed since the last snapshot takes the instant of its boundary, however late this is called (L21).
+
+    Args:
+        customer: as its events made it.
+        catalog: in force.
+        now: the instant asked about.
+        published: the newest snapshot; None for a customer that has none.
+        effective_at: when anything else that changed came into force; None is ``now``.
 
     Raises:
         LookupError: the customer holds a product revision that the catalog never stored.
     """
+    known = Published() if published is None else published
+    changes: dict[str, tuple[ItemChange, ...]] = dict(known.changes)
+    for instant in _boundaries(customer, published=known, now=now):
+        for item in _items(customer, catalog, now=instant):
+            changes[item.product.key] = _changed(changes, item, at=instant)
+    periods = _recent_periods(customer, now=now)
+    items = tuple(
+        replace(item, changes=kept_since(_changed(changes, item, at=effective_at or now), periods[0].start))
+        for item in _items(customer, catalog, now=now)
+    )
+    return Entitlements(
+        period=periods[-1],
+        items=items,
+        features=_features(items, in_trial=_is_in_trial(customer, now)),
+        billing_limits=customer.billing_limits.at(now),
+        recent_periods=periods,
+    )
+
+
+def _items(customer: Customer, catalog: Catalog, *, now: datetime) -> list[Item]:
+    """What holds at ``now`` by the catalog in force, without the changes that led there."""
     limits = customer.billing_limits.at(now)
     held = {item.product_key: item for item in customer.subscription.products} if customer.subscription else {}
     items: list[Item] = []
@@ -52,26 +130,52 @@ def entitle(customer: Customer, catalog: Catalog, *, now: datetime) -> Entitleme
         bought = held.get(offered.key)
         product = offered if bought is None else catalog.revision(offered.key, bought.product_revision)
         limit = limits.in_force.get(product.key) if product.is_metered else None
+        # Usage is counted by the meter of the catalog in force, also for a customer that holds an older price.
+        meter = offered.event_meter if product.is_metered else None
         items.append(
             Item(
                 product=product,
                 subscribed=bought is not None,
+                paid=bought is not None and not _is_in_trial(customer, now),
                 quantity=bought.quantity if bought is not None and not product.is_metered else None,
                 billing_limit_usd=limit,
                 quota=_quota(product, subscribed=bought is not None, limit_usd=limit),
+                aggregation="sum" if meter is None else meter.aggregation,
+                carried=meter is not None and meter.carried,
             )
         )
-    return Entitlements(
-        period=period_at(customer, now),
-        items=tuple(items),
-        features=_features(items, in_trial=customer.free_trial_until is not None and now < customer.free_trial_until),
-        billing_limits=limits,
-    )
+    return items
+
+
+def _changed(changes: ItemChanges, item: Item, *, at: datetime) -> tuple[ItemChange, ...]:
+    key = item.product.key
+    return with_change(changes.get(key, ()), ItemChange(at, item.paid, item.quota, item.quantity))
+
+
+def _boundaries(customer: Customer, *, published: Published, now: datetime) -> list[datetime]:
+    """The instants since the newest snapshot at which time alone changed an item: a trial's end, limits that ended."""
+    due = published.refresh_at
+    ends = (customer.free_trial_until, customer.billing_limits.next_period_starts)
+    return sorted({end for end in ends if due is not None and end is not None and due <= end <= now})
+
+
+def _recent_periods(customer: Customer, *, now: datetime) -> tuple[BillingPeriod, ...]:
+    schedule = _schedule(customer)
+    number = schedule.number_of(now)
+    return tuple(schedule.period(each) for each in range(number - EARLIER_PERIODS, number + 1))
+
+
+def _is_in_trial(customer: Customer, now: datetime) -> bool:
+    return customer.free_trial_until is not None and now < customer.free_trial_until
+
+
+def _schedule(customer: Customer) -> BillingSchedule:
+    return BillingSchedule(anchor=customer.anchor, interval=Interval.parse(customer.interval))
 
 
 def period_at(customer: Customer, now: datetime) -> BillingPeriod:
     """The customer's billing period that holds ``now`` (L21)."""
-    return BillingSchedule(anchor=customer.anchor, interval=Interval.parse(customer.interval)).period_containing(now)
+    return _schedule(customer).period_containing(now)
 
 
 def changes_by_itself_at(customer: Customer, *, now: datetime) -> datetime:
@@ -89,7 +193,7 @@ def _quota(product: Product, *, subscribed: bool, limit_usd: int | None) -> int 
     return None if quota is None or quota > QUOTA_MAX else quota
 
 
-def _features(items: list[Item], *, in_trial: bool) -> tuple[Feature, ...]:
+def _features(items: Sequence[Item], *, in_trial: bool) -> tuple[Feature, ...]:
     """Features of what is subscribed; during a free trial those of everything (handbook V12). Each key once."""
     features: dict[str, Feature] = {}
     for item in items:

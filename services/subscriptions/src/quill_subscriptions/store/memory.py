@@ -40,6 +40,7 @@ class CustomerRow:
     catalog_version: int
     effective_at: datetime
     refresh_at: datetime
+    item_changes: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -158,6 +159,7 @@ class MemorySubscriptionsTransaction:
             catalog_version=change.catalog_version,
             effective_at=change.effective_at,
             refresh_at=change.refresh_at,
+            item_changes=stored.to_stored_changes(change.entitlements.changes),
         )
         self._contents.customers[customer.organization_id] = row
         message = customer_to_wire(
@@ -220,4 +222,5 @@ def _record(row: CustomerRow) -> CustomerRecord:
         members=stored.from_stored_members(row.members),
         effective_at=row.effective_at,
         refresh_at=row.refresh_at,
+        changes=stored.from_stored_changes(row.item_changes),
     )

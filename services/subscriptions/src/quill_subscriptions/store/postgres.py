@@ -201,6 +201,7 @@ class PostgresSubscriptionsTransaction:
             "updated_at": change.now,
             "state": stored.to_stored_customer(customer),
             "members": stored.to_stored_members(change.members),
+            "item_changes": stored.to_stored_changes(change.entitlements.changes),
         }
         if before is None:
             statement = insert(customers).values(organization_id=customer.organization_id, **values)
@@ -223,7 +224,13 @@ class PostgresSubscriptionsTransaction:
         )
         await self.updates.mark([customer.organization_id], at_once=True, now=change.now)
         return CustomerRecord(
-            customer, stream_version, revision, change.members, change.effective_at, change.refresh_at
+            customer,
+            stream_version,
+            revision,
+            change.members,
+            change.effective_at,
+            change.refresh_at,
+            change.entitlements.changes,
         )
 
     async def due_for_refresh(self, *, now: datetime, catalog_version: int, count_max: int) -> list[str]:
@@ -303,4 +310,5 @@ def _record(row: Row[Any]) -> CustomerRecord:
         members=stored.from_stored_members(row.members),
         effective_at=row.effective_at,
         refresh_at=row.refresh_at,
+        changes=stored.from_stored_changes(row.item_changes),
     )

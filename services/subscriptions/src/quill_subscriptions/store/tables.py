@@ -39,6 +39,7 @@ customers = Table(
     Column("updated_at", _Instant, nullable=False),
     Column("state", JSONB, nullable=False),
     Column("members", JSONB, nullable=False),
+    Column("item_changes", JSONB, nullable=False, server_default=text("'{}'")),
     Index("customers_refresh_idx", "refresh_at"),
     Index("customers_catalog_idx", "catalog_version"),
     Index("customers_license_idx", "license_id"),

@@ -20,7 +20,8 @@ from quill_subscriptions.domain.customer import (
     TrustScore,
     evolve,
 )
-from quill_subscriptions.domain.entitlements import changes_by_itself_at, entitle, period_at
+from quill_subscriptions.domain.entitlements import Published, changes_by_itself_at, entitle, period_at
+from quill_subscriptions.domain.item_changes import check_number_of_changes
 from quill_subscriptions.domain.members import MemberRegister
 from quill_subscriptions.ports import CustomerChange, CustomerRecord, SubscriptionsTransaction
 
@@ -70,7 +71,7 @@ async def create_customer(
     for event in events:
         customer = evolve(customer, event, at=now)
     assert customer is not None, "a registration makes a customer"
-    change = describe_change(customer, MemberRegister(), events, catalog=catalog, actor=actor, now=now)
+    change = describe_change(customer, MemberRegister(), events, catalog=catalog, actor=actor, now=now, published=None)
     return await tx.save(change, before=None)
 
 
@@ -90,6 +91,7 @@ async def change_customer(
     Raises:
         UnknownCustomer: nobody registered the organization.
         IllegalMove: one of the commands does not fit the customer's state.
+        TooManyChanges: the customer was changed too often in this billing period.
     """
     record = await find_for_change(organization_id, tx=tx)
     customer = record.customer
@@ -104,7 +106,11 @@ async def change_customer(
     catalog = await catalog_in_force(tx)
     if record.refresh_at <= now:
         record = await catch_up(record, catalog=catalog, tx=tx, now=now)
-    change = describe_change(customer, after, events, catalog=catalog, actor=actor, now=now)
+    change = describe_change(customer, after, events, catalog=catalog, actor=actor, now=now, published=record.published)
+    entitlements = change.entitlements
+    check_number_of_changes(
+        record.changes, entitlements.changes, metered=entitlements.metered_keys, period=entitlements.period
+    )
     return await tx.save(change, before=record)
 
 
@@ -128,6 +134,7 @@ async def catch_up(
         catalog=catalog,
         actor=SCHEDULE_ACTOR,
         now=now,
+        published=record.published,
         effective_at=boundary,
     )
     return await tx.save(change, before=record)
@@ -153,6 +160,7 @@ def describe_change(
     catalog: Catalog,
     actor: str,
     now: datetime,
+    published: Published | None,
     effective_at: datetime | None = None,
 ) -> CustomerChange:
     """Everything the store needs to save a customer and publish its snapshot."""
@@ -161,7 +169,7 @@ def describe_change(
         members=members,
         events=events,
         actor=actor,
-        entitlements=entitle(customer, catalog, now=now),
+        entitlements=entitle(customer, catalog, now=now, published=published, effective_at=effective_at),
         catalog_version=catalog.version,
         effective_at=now if effective_at is None else effective_at,
         refresh_at=changes_by_itself_at(customer, now=now),

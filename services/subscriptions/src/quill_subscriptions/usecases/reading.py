@@ -24,7 +24,7 @@ async def view_billing(record: CustomerRecord, *, tx: SubscriptionsTransaction, 
         NoCatalog: no catalog is in force.
     """
     catalog = await catalog_in_force(tx)
-    entitlements = entitle(record.customer, catalog, now=now)
+    entitlements = entitle(record.customer, catalog, now=now, published=record.published)
     usage = await tx.usage(record.customer.organization_id)
     meters = {} if usage is None else usage.in_period(entitlements.period.start)
     return BillingView(record, stand(entitlements, meters, now=now))
@@ -42,7 +42,7 @@ async def view_customer(
     record = await tx.find(organization_id)
     if record is None:
         raise UnknownCustomer(f"organization {organization_id} is not a customer")
-    return record, entitle(record.customer, await catalog_in_force(tx), now=now)
+    return record, entitle(record.customer, await catalog_in_force(tx), now=now, published=record.published)
 
 
 async def list_customers(
@@ -55,7 +55,7 @@ async def list_customers(
     """
     catalog = await catalog_in_force(tx)
     records = await tx.customers_after(after, count_max=count_max)
-    return [(record, entitle(record.customer, catalog, now=now)) for record in records]
+    return [(record, entitle(record.customer, catalog, now=now, published=record.published)) for record in records]
 
 
 async def read_history(

@@ -2,7 +2,9 @@
 
 from datetime import datetime
 
-from quill_contracts.subscriptions import CustomerSnapshot, Schedule, ServicePeriod, SubscriptionItem
+from pydantic import TypeAdapter
+from quill_contracts.meter_events import Aggregation
+from quill_contracts.subscriptions import CustomerSnapshot, ItemChange, Schedule, ServicePeriod, SubscriptionItem
 from quill_contracts.subscriptions import Project as WireProject
 from quill_contracts.usage import PeriodUsageSnapshot
 
@@ -11,6 +13,8 @@ from quill_subscriptions.domain.entitlements import Entitlements, Item
 from quill_subscriptions.domain.members import MemberRegister
 from quill_subscriptions.domain.usage import MeterUsage, PeriodUsage, UsageSnapshot
 from quill_subscriptions.wire.catalog import feature_to_wire, price_document
+
+_AGGREGATION: TypeAdapter[Aggregation] = TypeAdapter(Aggregation)
 
 
 def customer_to_wire(
@@ -50,6 +54,8 @@ def customer_to_wire(
         projects=[WireProject(team_id=project.team_id, api_token=project.api_token) for project in customer.projects],
         free_trial_until=customer.free_trial_until,
         further_license_ids=list(customer.further_license_ids),
+        changes_since=entitlements.recent_periods[0].start,
+        cuts=list(entitlements.cuts),
     )
 
 
@@ -65,6 +71,12 @@ def _item_to_wire(item: Item) -> SubscriptionItem:
         billing_limit_usd=item.billing_limit_usd,
         quota=item.quota,
         quantity=item.quantity,
+        aggregation=_AGGREGATION.validate_python(item.aggregation),
+        carried=item.carried,
+        changes=[
+            ItemChange(at=change.at, paid=change.paid, quota=change.quota, quantity=change.quantity)
+            for change in item.changes
+        ],
     )
 
 

@@ -19,6 +19,7 @@ from quill_subscriptions.domain.customer import (
     TrialSet,
     TrustScoresChanged,
 )
+from quill_subscriptions.domain.item_changes import ItemChange, ItemChanges
 from quill_subscriptions.domain.members import MemberRegister
 from quill_subscriptions.domain.usage import UsageSnapshot
 
@@ -40,6 +41,7 @@ _EVENTS: Mapping[str, TypeAdapter[Any]] = {
 _CUSTOMER = TypeAdapter(Customer)
 _MEMBERS = TypeAdapter(MemberRegister)
 _USAGE = TypeAdapter(UsageSnapshot)
+_ITEM_CHANGES = TypeAdapter(dict[str, tuple[ItemChange, ...]])
 
 
 class UnknownEvent(LookupError):
@@ -85,6 +87,17 @@ def to_stored_members(members: MemberRegister) -> dict[str, Any]:
 def from_stored_members(stored: Mapping[str, Any]) -> MemberRegister:
     """A member register from its JSON."""
     return _MEMBERS.validate_python(dict(stored))
+
+
+def to_stored_changes(changes: ItemChanges) -> dict[str, Any]:
+    """The JSON of the changes of a customer's items."""
+    stored: dict[str, Any] = _ITEM_CHANGES.dump_python(dict(changes), mode="json")
+    return stored
+
+
+def from_stored_changes(stored: Mapping[str, Any]) -> ItemChanges:
+    """The changes of a customer's items from their JSON."""
+    return _ITEM_CHANGES.validate_python(dict(stored))
 
 
 def to_stored_usage(snapshot: UsageSnapshot) -> dict[str, Any]:
