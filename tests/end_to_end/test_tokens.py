@@ -82,7 +82,7 @@ REFUSED_TOKENS = {
     ),
     "unknown license": lambda b, v, _r: signed(b, v, id="no-such-license"),
     "license id of a wrong type": lambda b, v, _r: signed(b, v, id=["a"]),
-    "expired a second ago": lambda b, v, _r: signed(b, v, exp=ago(b, seconds=1)),
+    "expired beyond the leeway": lambda b, v, _r: signed(b, v, exp=ago(b, seconds=121)),
     "expired a year ago": lambda b, v, _r: signed(b, v, exp=ago(b, days=365)),
     "lives for a day": lambda b, v, _r: signed(b, v, exp=ago(b, days=-1)),
     "lives for ever": lambda b, v, _r: signed(b, v, exp=...),

@@ -16,8 +16,11 @@ import jwt
 from quill_runtime.problems import Problem
 
 ALGORITHM: Final = "HS256"
-LIFETIME_MAX = timedelta(minutes=15, seconds=30)
-"""PostHog's tokens live 15 minutes and carry no id, so a stolen one is good for that long at most."""
+LIFETIME_MAX: Final = timedelta(minutes=15)
+"""PostHog's tokens live 15 minutes and carry no id, so a stolen one is good for that long (and the leeway) at most."""
+CLOCK_LEEWAY: Final = timedelta(seconds=120)
+"""How far a sender's clock may differ from ours, in both directions; a token's instants are compared with this much
+room. It is the one place where a token's clock meets ours."""
 TOKEN_BYTES_MAX = 8_192
 _UNKNOWN_KEY_SECRET = b"\x00" * 32
 
@@ -59,11 +62,15 @@ class Keyring:
 
 @dataclass(frozen=True, slots=True)
 class SignedCaller:
-    """Somebody who holds a key: its id and attributes, and what the token claims."""
+    """Somebody who holds a key: its id and attributes, what the token claims, and when the token stops being good.
+
+    ``good_until`` is in epoch seconds and includes the leeway for the sender's clock.
+    """
 
     key_id: str
     attributes: Mapping[str, str]
     claims: Mapping[str, Any]
+    good_until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,22 +151,49 @@ def verify_signed(token: str, *, keyring: Keyring, audience: str, key_claim: str
         raise Unauthorized("authentication_failed", "the token's signature, audience or claims are not good") from error
     if key is None:
         raise Unauthorized("authentication_failed", "the token's signature, audience or claims are not good")
-    _check_lifetime(claims.get("exp"), now)
+    good_until = _check_lifetime(claims, now)
     if key.revoked:
         raise Unauthorized("key_revoked", "this key has been revoked")
     if key.expires_at is not None and now >= key.expires_at:
         raise Unauthorized("key_expired", f"this key expired at {key.expires_at.isoformat()}")
-    return SignedCaller(key.key_id, key.attributes, claims)
+    return SignedCaller(key.key_id, key.attributes, claims, good_until)
 
 
-def _check_lifetime(expires: object, now: datetime) -> None:
-    if isinstance(expires, bool) or not isinstance(expires, int | float) or not abs(expires) < 2**53:
-        raise Unauthorized("authentication_failed", "exp must be a number of seconds")
-    left = expires - now.timestamp()
-    if left <= 0:
-        raise Unauthorized("token_expired", "the token has expired; sign a new one")
-    if left > LIFETIME_MAX.total_seconds():
-        raise Unauthorized("authentication_failed", "exp is more than 15 minutes ahead")
+def _check_lifetime(claims: Mapping[str, Any], now: datetime) -> float:
+    """Compare ``exp``, ``nbf`` and ``iat`` with our clock, which may differ from the sender's by `CLOCK_LEEWAY`.
+
+    Returns:
+        The instant from which on the token is refused, in epoch seconds.
+    """
+    leeway, present = CLOCK_LEEWAY.total_seconds(), now.timestamp()
+    expires = _instant_claim(claims, "exp")
+    if present - expires >= leeway:
+        raise Unauthorized(
+            "token_expired",
+            f"exp: the token expired {present - expires:.0f} s ago by our clock; sign a new one, or set the sender's"
+            f" clock if it is more than {leeway:.0f} s slow",
+        )
+    if expires - present > LIFETIME_MAX.total_seconds() + leeway:
+        raise _clock_is_fast("exp", f"is more than {LIFETIME_MAX.total_seconds() / 60:.0f} minutes ahead")
+    for claim in ("nbf", "iat"):
+        if claim in claims and (ahead := _instant_claim(claims, claim) - present) > leeway:
+            raise _clock_is_fast(claim, f"is {ahead:.0f} s ahead")
+    return expires + leeway
+
+
+def _instant_claim(claims: Mapping[str, Any], claim: str) -> float:
+    value = claims.get(claim)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**53:
+        raise Unauthorized("authentication_failed", f"{claim} must be a number of seconds")
+    return value
+
+
+def _clock_is_fast(claim: str, how: str) -> Unauthorized:
+    leeway = f"{CLOCK_LEEWAY.total_seconds():.0f} s"
+    return Unauthorized(
+        "authentication_failed",
+        f"{claim}: {how} of our clock, and {leeway} of difference are allowed; set the sender's clock",
+    )
 
 
 class InvalidApiTokens(ValueError):

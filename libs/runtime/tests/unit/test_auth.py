@@ -67,8 +67,11 @@ def unsigned() -> str:
         (token(without="id"), "authentication_failed"),
         (token(id="unknown"), "authentication_failed"),
         (token(id=["k1"]), "authentication_failed"),
-        (token(exp=int(NOW.timestamp())), "token_expired"),
-        (token(exp=int((NOW + timedelta(minutes=16)).timestamp())), "authentication_failed"),
+        (token(exp=int(NOW.timestamp()) - 120), "token_expired"),
+        (token(exp=int((NOW + timedelta(minutes=18)).timestamp())), "authentication_failed"),
+        (token(iat="now"), "authentication_failed"),
+        (token(nbf=True), "authentication_failed"),
+        (token(nbf=float("inf")), "authentication_failed"),
         (token(exp="soon"), "authentication_failed"),
         (token(exp=True), "authentication_failed"),
         ("not.a.token", "authentication_failed"),
@@ -79,6 +82,51 @@ def test_a_token_that_is_not_good_is_refused(made: str, code: str):
     with pytest.raises(Unauthorized) as refused:
         verify(made)
     assert (refused.value.status, refused.value.code) == (401, code)
+
+
+def sent_at(clock_error: int, *, age: int = 0, **claims: object) -> str:
+    """A token of 15 minutes by a sender whose clock is wrong by this many seconds, signed ``age`` seconds ago."""
+    signed_at = int(NOW.timestamp()) + clock_error - age
+    return token(exp=signed_at + 900, **dict.fromkeys(claims, signed_at))
+
+
+@pytest.mark.parametrize("claims", [(), ("iat",), ("nbf",), ("iat", "nbf")])
+@pytest.mark.parametrize(
+    ("clock_error", "age", "served"),
+    [
+        (45, 0, True),
+        (120, 0, True),
+        (121, 0, False),
+        (-45, 0, True),
+        (-45, 899, True),
+        (-119, 899, True),
+        (-121, 900, False),
+        (0, 1019, True),
+        (0, 1020, False),
+        (45, 899, True),
+    ],
+)
+def test_a_wrong_clock_is_served_up_to_two_minutes(clock_error: int, age: int, served: bool, claims: tuple[str, ...]):
+    """K12: a sender's clock 45 s fast got 401 for everything."""
+    made = sent_at(clock_error, age=age, **dict.fromkeys(claims))
+    if served:
+        assert verify(made).key_id == "k1"
+        return
+    with pytest.raises(Unauthorized, match="clock") as refused:
+        verify(made)
+    assert refused.value.status == 401
+
+
+def test_a_fast_clock_is_told_by_the_claim_that_shows_it():
+    """K12: the refusal names the claim and the fix."""
+    with pytest.raises(Unauthorized, match=r"^iat: is 300 s ahead of our clock, .* set the sender's clock$"):
+        verify(token(iat=int(NOW.timestamp()) + 300))
+    with pytest.raises(Unauthorized, match=r"^exp: is more than 15 minutes ahead of our clock"):
+        verify(sent_at(121))
+
+
+def test_a_token_is_good_until_its_leeway_ends():
+    assert verify(token(exp=int(NOW.timestamp()) + 60)).good_until == NOW.timestamp() + 180
 
 
 def test_a_revoked_or_expired_key_signs_no_more():

@@ -175,7 +175,7 @@ GETS = [
         ({"Authorization": "Bearer nonsense"}, "acme", 401),
         (signed("acme", secret=b"x" * 32), "acme", 401),
         (signed("acme", aud="somebody-else"), "acme", 401),
-        (signed("acme", exp=int(NOW.timestamp())), "acme", 401),
+        (signed("acme", exp=int(NOW.timestamp()) - 120), "acme", 401),
         (signed("acme", license_id="never-issued"), "acme", 401),
         (signed(None), "acme", 403),
         (signed("beta"), "acme", 403),

@@ -268,7 +268,9 @@ async def test_a_verified_token_is_not_verified_again_while_it_is_good(parts, mo
     tampered = token[:-2] + ("AA" if token[-2:] != "AA" else "BB")
     with pytest.raises(Unauthorized):
         parts.gate.admit(f"Bearer {tampered}")
-    parts.clock.at = NOW + timedelta(minutes=5)
+    parts.clock.at = NOW + timedelta(minutes=6, seconds=59)
+    assert parts.gate.admit(f"Bearer {token}") == first
+    parts.clock.at = NOW + timedelta(minutes=7)
     with pytest.raises(Unauthorized, match="expired"):
         parts.gate.admit(f"Bearer {token}")
 

@@ -51,6 +51,13 @@ def test_the_day_is_complete_once_it_has_ended(fields, now, completeness):
     assert (report.completeness, report.as_of, report.source) == (completeness, now, "acme-eu")
 
 
+def test_a_day_that_begins_by_a_fast_clock_is_taken():
+    """K12: a sender 45 s fast reports its new day before ours begins; 121 s is refused with the field."""
+    assert read(now=DAY - timedelta(seconds=45))[0].window.start == DAY
+    with pytest.raises(InvalidDailyReport, match="has not begun"):
+        read(now=DAY - timedelta(seconds=121))
+
+
 @pytest.mark.parametrize(
     ("changed", "attribute"),
     [

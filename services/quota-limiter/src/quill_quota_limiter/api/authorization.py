@@ -52,7 +52,7 @@ class _Verified:
     """A token that was good, until when it may be, and the very key that said so."""
 
     caller: Caller
-    expires_at: float
+    good_until: float
     key: Key
 
 
@@ -95,25 +95,25 @@ class Gate:
         if not isinstance(organization_id, str):
             raise Forbidden("permission_denied", "the token names no organization_id")
         caller = Caller(signed.key_id, organization_id)
-        self._remember(token, caller, expires_at=signed.claims["exp"])
+        self._remember(token, caller, good_until=signed.good_until)
         return caller
 
     def _is_still_good(self, known: _Verified, now: datetime) -> bool:
         key = known.key
         return (
             self.keyring.find(key.key_id) is key
-            and now.timestamp() < known.expires_at
+            and now.timestamp() < known.good_until
             and (key.expires_at is None or now < key.expires_at)
         )
 
-    def _remember(self, token: str, caller: Caller, *, expires_at: float) -> None:
+    def _remember(self, token: str, caller: Caller, *, good_until: float) -> None:
         assert caller.license_id is not None
         key = self.keyring.find(caller.license_id)
         assert key is not None, "a token was verified with it in this very call"
         if len(self._verified) >= VERIFIED_MAX:
             del self._verified[next(iter(self._verified))]
         self._verified.pop(token, None)
-        self._verified[token] = _Verified(caller, expires_at, key)
+        self._verified[token] = _Verified(caller, good_until, key)
 
     def admit_operator(self, authorization: str | None) -> None:
         """Let operators in and nobody else.

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
+from quill_runtime.auth import CLOCK_LEEWAY
 
 from quill_usage_ingest.domain.completeness import Completeness, completeness_of_window
 from quill_usage_ingest.domain.usage_report import DAY, QUANTITY_MAX, UsageReport, UsageWindow
@@ -92,7 +93,8 @@ def to_usage_report(
         InvalidDailyReport: naming the field.
     """
     window = _window(daily.fields)
-    if window.start > now:
+    # A sender whose clock is a little fast reports its new day before ours begins.
+    if window.start > now + CLOCK_LEEWAY:
         raise InvalidDailyReport("invalid_input", f"{_DATE_FIELD}: the day has not begun yet", _DATE_FIELD)
     counters, left_out = _counters(daily.fields, metered_counters)
     _check_teams(daily.fields.get("teams"))
