@@ -5,12 +5,14 @@ Bodies are streamed both ways and never held whole; sizes are each service's own
 """
 
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 import httpx
 import uvicorn
+from quill_runtime.problems import AnswerFailures
 from starlette.types import Message, Receive, Scope, Send
 
 from quill_stack.ports import HOST
@@ -32,6 +34,8 @@ HOP_BY_HOP: Final = frozenset(
 )
 FORWARDING: Final = frozenset({b"host", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"})
 WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+log = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -93,12 +97,17 @@ class Gateway:
             async for chunk in response.aiter_raw():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+        except httpx.TransportError as error:
+            # The answer has begun, so it is left incomplete: the server closes the connection and the client notices.
+            log.warning("%s broke off its answer to %s: %r", service, path, error)
         finally:
             await response.aclose()
 
 
 def _forwarded_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    kept = [(n, v) for n, v in scope["headers"] if n.lower() not in HOP_BY_HOP | FORWARDING]
+    # A method without a body is sent without one, so its length must not be announced either.
+    dropped = HOP_BY_HOP | FORWARDING | ({b"content-length"} if scope["method"] in WITHOUT_BODY else frozenset())
+    kept = [(n, v) for n, v in scope["headers"] if n.lower() not in dropped]
     host = next((value for name, value in scope["headers"] if name.lower() == b"host"), b"")
     client = scope["client"][0] if scope.get("client") else ""
     return [
@@ -139,7 +148,7 @@ async def _problem(send: Send, status: int, code: str, detail: str, *, retry_aft
 
 def main() -> None:
     """Serve until a signal."""
-    app = Gateway(json.loads(os.environ["QUILL_SERVICE_URLS"]))
+    app = AnswerFailures(Gateway(json.loads(os.environ["QUILL_SERVICE_URLS"])))
     uvicorn.run(app, host=HOST, port=int(os.environ["HTTP_PORT"]), access_log=False, log_level="warning")
 
 

@@ -75,6 +75,7 @@ class Database:
             pool_use_lifo=True,
             isolation_level="READ COMMITTED",
             json_deserializer=_document,
+            hide_parameters=True,  # names, addresses and tokens do not belong in logs
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
                 "command_timeout": statement_timeout_ms / 1000 + 5,

@@ -25,6 +25,7 @@ def create_app(*, title: str, routers: Sequence[APIRouter], body_bytes_max: int 
     for router in routers:
         app.include_router(router)
     app.add_middleware(BodyLimit, body_bytes_max=body_bytes_max)
+    app.add_middleware(problems.AnswerFailures)
     app.add_middleware(Observe)
     app.add_middleware(StorableAddress)
     app.add_middleware(TolerantPath)

@@ -17,6 +17,9 @@ from quill_runtime.health import Health
 
 STOP_TIMEOUT_SECONDS = 25.0
 HTTP_DRAIN_SECONDS = 5
+KEEP_ALIVE_SECONDS = 150
+"""Longer than proxies keep an idle connection (2 minutes, or 5 s in the embedded gateway). If the server closed first,
+a request sent at that moment would get 502."""
 GC_THRESHOLDS = (20_000, 50, 1_000)
 
 log = structlog.get_logger(__name__)
@@ -80,6 +83,7 @@ async def serve(service: Service, *, host: str, port: int) -> None:
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=HTTP_DRAIN_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         h11_max_incomplete_event_size=64 * 1024,
     )
     server = uvicorn.Server(config)

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quill_runtime.database import is_unavailable, is_unstorable_text
 from quill_runtime.publisher import PublishFailed
@@ -65,7 +66,11 @@ def problem_from_validation(errors: list[Any]) -> Problem:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every failure with a problem document and never with a trace."""
+    """Answer what a route refuses, and what the framework refuses for it, with a problem document.
+
+    There is no handler for ``Exception``: Starlette calls it in its outermost layer, answers, and raises the exception
+    again, so that the server closes the connection under the next request. `AnswerFailures` does that work.
+    """
 
     @app.exception_handler(Problem)
     async def _problem(_request: Request, problem: Problem) -> JSONResponse:
@@ -83,15 +88,45 @@ def install(app: FastAPI) -> None:
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:
         codes = {404: "not_found", 405: "method_not_allowed"}
         code = codes.get(error.status_code, "http_error")
-        return Problem(error.status_code, code, str(error.detail)).response()
+        headers = dict(error.headers) if error.headers else None
+        return Problem(error.status_code, code, str(error.detail), headers=headers).response()
 
-    @app.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        return response_to(error, path=request.url.path)
+
+class AnswerFailures:
+    """Answers every exception of ``app`` with a problem document, and never raises one.
+
+    A failure is one request's: the connection stays open for the next. If the answer has begun, it cannot be replaced;
+    it is left incomplete, and the server closes the connection so that the client notices.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_begun = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal is_begun
+            is_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_send)
+        except Exception as error:  # noqa: BLE001 - every failure gets an answer
+            response = response_to(error, path=scope["path"])
+            if not is_begun:
+                await response(scope, receive, send)
 
 
 def response_to(error: Exception, *, path: str) -> JSONResponse:
-    """The answer to a request that failed with ``error``: a problem's own, or one that says no more than it must."""
+    """The answer to a request that failed with ``error``: a problem's own, or one that says no more than it must.
+
+    A store that is away is logged as a warning, an unexpected error once with its trace; both without SQL parameters,
+    which the engine hides.
+    """
     if isinstance(error, Problem):
         return error.response()
     if is_unavailable(error) or isinstance(error, PublishFailed):

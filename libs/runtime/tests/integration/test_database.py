@@ -60,3 +60,11 @@ async def test_a_connection_in_use_is_not_asked_before_each_transaction(one, mon
     monkeypatch.setattr(database_module, "IDLE_PING_SECONDS", 0.0)
     await pid_of(one)
     assert asked == [1]
+
+
+async def test_a_failed_statement_does_not_tell_its_parameters(one):
+    """K13: names, addresses and tokens of a failed statement stood in the log."""
+    with pytest.raises(DBAPIError) as failed:
+        async with one.begin() as transaction:
+            await transaction.connection.execute(text("select cast(:name as text) from nowhere"), {"name": "a secret"})
+    assert "secret" not in f"{failed.value!r} {failed.value}"

@@ -50,7 +50,7 @@ async def migrate(database_url: str, histories: tuple[History, ...]) -> None:
     Raises:
         sqlalchemy.exc.DBAPIError: a migration failed and nothing of its history was changed.
     """
-    engine = create_async_engine(asyncpg_url(database_url), poolclass=NullPool)
+    engine = create_async_engine(asyncpg_url(database_url), poolclass=NullPool, hide_parameters=True)
     try:
         for history in histories:
             async with engine.begin() as connection:
