@@ -141,6 +141,8 @@ FOR_OPERATORS = {
     ("usage-ingest", "POST", "/v1/sources/{source}/waivers/{waiver_id}/take-back"),
     ("invoicing", "GET", "/v1/closings"),
     ("invoicing", "GET", "/v1/closings/held"),
+    ("invoicing", "GET", "/v1/credits"),
+    ("invoicing", "GET", "/v1/credits/entries"),
     ("invoicing", "GET", "/v1/reconciliations"),
     ("invoicing", "POST", "/v1/reconciliations/{reconciliation_id}/accept"),
     ("licensing", "GET", "/v1/licenses"),

@@ -4,6 +4,7 @@ import typer
 
 from quill_cli import (
     closings,
+    customer_credits,
     dead_letters,
     further_licenses,
     invoices,
@@ -14,6 +15,7 @@ from quill_cli import (
     limit_thresholds,
     limit_webhooks,
     limits,
+    operations,
     runs,
     sources,
     updates,
@@ -41,7 +43,7 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     """
     app = typer.Typer(
         name="quill",
-        help="Operate Quill: quotes, usage, sources, limits, invoices, closings, licenses, dead letters, topics.",
+        help="Operate Quill: usage, limits, invoices, credits, closings, licenses, operations, dead letters and more.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -65,6 +67,8 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     app.add_typer(limits_group, name="limits")
     app.add_typer(invoices.commands(connect), name="invoices")
     app.add_typer(closings.commands(connect), name="closings")
+    app.add_typer(customer_credits.commands(connect), name="credits")
+    app.add_typer(operations.commands(connect), name="operations")
     app.add_typer(sources.commands(connect), name="sources")
     licenses_group = licenses.commands(connect)
     further_licenses.add_to(licenses_group, connect)

@@ -18,7 +18,7 @@ PREFIXES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "quota-limiter": ("/v1/quota", "/v1/limits"),
     "subscriptions": ("/api/billing", "/api/products-v2", "/v1/customers", "/v1/catalog", "/v1/billing-updates"),
-    "invoicing": ("/v1/invoices", "/v1/reconciliations", "/v1/closings", "/webhooks/stripe"),
+    "invoicing": ("/v1/invoices", "/v1/reconciliations", "/v1/closings", "/v1/credits", "/webhooks/stripe"),
     "licensing": ("/v1/licenses", "/activation"),
 }
 

@@ -30,7 +30,7 @@ def router(*, database: Database, tokens: ApiTokens, clock: Clock) -> APIRouter:
             found = await operations.standing(transaction, status=status, subject=subject, limit=limit)
         return {"results": [_summary(operation) for operation in found]}
 
-    @routes.post("/{operation_id}/retry")
+    @routes.post("/{operation_id:path}/retry")
     async def retry(operation_id: str, authorization: Annotated[str | None, Header()] = None) -> dict[str, Any]:
         tokens.require(authorization, OPERATOR_SCOPE)
         try:

@@ -28,6 +28,14 @@ from quill_invoicing.wire import (
     to_view_invoice,
     to_view_reconciliation,
 )
+from quill_invoicing.wire_credits import (
+    BalanceList,
+    EntryList,
+    balance_after,
+    next_after,
+    to_view_balance,
+    to_view_entry,
+)
 
 AUDIENCE = "posthog:license-key"
 KEY_CLAIM = "id"
@@ -145,6 +153,37 @@ def invoices(*, store: InvoicingStore, callers: Callers, tokens: ApiTokens, cloc
             except NothingToAccept as error:
                 raise Problem(409, "nothing_to_accept", str(error)) from error
         return to_view_reconciliation(accepted)
+
+    return routes
+
+
+def owed_credits(*, store: InvoicingStore, tokens: ApiTokens) -> APIRouter:
+    """``/v1/credits``: what customers are owed."""
+    routes = APIRouter(prefix="/v1/credits", tags=["credits"])
+
+    @routes.get("")
+    async def list_balances(
+        organization_id: Annotated[str | None, Query(min_length=1, max_length=200)] = None,
+        after: Annotated[str, Query(max_length=210, pattern=r"^$|.:[a-z]{3}$")] = "",
+        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 50,
+        authorization: Authorization = None,
+    ) -> BalanceList:
+        tokens.require(authorization, "operator", "service")
+        async with store.begin() as tx:
+            found = await tx.credit_balances(organization_id=organization_id, after=balance_after(after), limit=limit)
+            shown = [to_view_balance(each, await tx.terms_history(each.organization_id)) for each in found]
+        return BalanceList(results=shown, next_after=next_after(found[-1]) if len(found) == limit else None)
+
+    @routes.get("/entries")
+    async def list_entries(
+        organization_id: Annotated[str, Query(min_length=1, max_length=200)],
+        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 50,
+        authorization: Authorization = None,
+    ) -> EntryList:
+        tokens.require(authorization, "operator", "service")
+        async with store.begin() as tx:
+            found = await tx.credit_entries_of(organization_id, limit=limit)
+        return EntryList(results=[to_view_entry(each) for each in found])
 
     return routes
 

@@ -20,6 +20,7 @@ from quill_invoicing.domain.collection import (
     SubscriptionOrder,
 )
 from quill_invoicing.domain.completeness_gate import HeldClosing, SourceStanding
+from quill_invoicing.domain.credits import CreditBalance, CreditEntry
 from quill_invoicing.domain.invoice import Invoice
 from quill_invoicing.domain.reconciliation import Reconciliation
 from quill_invoicing.domain.terms import CustomerTerms, TermsHistory
@@ -184,6 +185,28 @@ class InvoiceStore(Protocol):
         ...
 
 
+class CreditStore(Protocol):
+    """What customers are owed; entries are only appended."""
+
+    async def add_credit_entry(self, entry: CreditEntry) -> bool:
+        """Append an entry; False when it is there already."""
+        ...
+
+    async def credit_balance(self, organization_id: str, currency: str) -> int:
+        """The sum of a customer's entries in a currency; minor units."""
+        ...
+
+    async def credit_entries_of(self, organization_id: str, *, limit: int) -> list[CreditEntry]:
+        """Newest first."""
+        ...
+
+    async def credit_balances(
+        self, *, organization_id: str | None = None, after: tuple[str, str] = ("", ""), limit: int
+    ) -> list[CreditBalance]:
+        """One customer's balances; or everybody's that are not zero, by organization and currency, after one."""
+        ...
+
+
 class RailStore(Protocol):
     """What is known of the rail's objects, effects to come, webhooks received."""
 
@@ -252,7 +275,7 @@ class SourceStore(Protocol):
     async def count_held(self) -> int: ...
 
 
-class InvoicingTransaction(CustomerStore, UsageStore, SourceStore, InvoiceStore, RailStore, Protocol):
+class InvoicingTransaction(CustomerStore, UsageStore, SourceStore, InvoiceStore, CreditStore, RailStore, Protocol):
     """One open transaction over everything this service owns."""
 
 

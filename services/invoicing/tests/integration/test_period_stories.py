@@ -89,16 +89,17 @@ class Story:
         return closed
 
     async def invoices(self) -> list[str]:
-        """Each invoice as ``2026-01-31..2026-02-28: 10 | 2025-12-31 +5``, oldest first: its usage, then adjustments."""
+        """Each invoice as ``2026-01-31..2026-02-28: 10 | 2025-12-31 +5``, oldest first: its usage, then the rest."""
         async with self.store.begin() as tx:
             found = await tx.invoices_of("org-1", limit=100)
         told = []
         for invoice in reversed(found):
             used = sum(line.amount_minor for line in invoice.lines if line.kind == "usage")
             adjusted = [
-                f" | {line.service_period.start.date()} {line.amount_minor:+}"
+                f" | {line.service_period.start.date() if line.kind == 'adjustment' else 'credit'}"
+                f" {line.amount_minor:+}"
                 for line in invoice.lines
-                if line.kind == "adjustment"
+                if line.kind in ("adjustment", "credit")
             ]
             assert invoice.total_minor == sum(line.amount_minor for line in invoice.lines)
             told.append(f"{invoice.period.start.date()}..{invoice.period.end.date()}: {used}{''.join(adjusted)}")
@@ -227,10 +228,14 @@ async def test_a_day_on_either_side_of_the_edge_is_billed_on_its_own_side(begun)
             30,
             ["2026-01-01..2026-02-01: 40", "2026-02-01..2026-03-01: 30 | 2026-01-01 -30", "2026-03-01..2026-04-01: 60"],
         ),
-        # It cannot: the credit waits whole for March.
+        # It cannot bear all of it: what is left is kept for March (K4).
         (
             29,
-            ["2026-01-01..2026-02-01: 40", "2026-02-01..2026-03-01: 29", "2026-03-01..2026-04-01: 60 | 2026-01-01 -30"],
+            [
+                "2026-01-01..2026-02-01: 40",
+                "2026-02-01..2026-03-01: 29 | 2026-01-01 -30 | credit +1",
+                "2026-03-01..2026-04-01: 60 | credit -1",
+            ],
         ),
     ],
 )
@@ -260,9 +265,9 @@ async def test_up_down_and_up_again_is_settled_once_at_what_it_came_to(begun):
     await story.close("2026-05-02")
     assert await story.invoices() == [
         "2026-01-01..2026-02-01: 40",
-        # 40 billed, 30 now; nothing in February could bear the 10 back, so it waited and met the 100 in March.
-        "2026-02-01..2026-03-01: 0",
-        "2026-03-01..2026-04-01: 1 | 2026-01-01 +90",
+        # 40 billed, 30 now; February costs nothing, so the 10 are kept and met the 100 in March.
+        "2026-02-01..2026-03-01: 0 | 2026-01-01 -10 | credit +10",
+        "2026-03-01..2026-04-01: 1 | 2026-01-01 +100 | credit -10",
         "2026-04-01..2026-05-01: 0",
     ]
 

@@ -130,24 +130,6 @@ async def test_late_usage_becomes_one_adjustment_line_at_its_own_periods_price(s
     assert (await invoices(store))[0].lines == ()  # settled: it is billed once
 
 
-async def test_a_credit_larger_than_the_invoice_waits_for_one_that_can_bear_it(store, make, november):
-    await keep(store, make.terms())
-    await record(store, make.observed(1, 12_000_000))
-    await close(store, AFTER_OCTOBER)
-    corrected = make.observed(2, 2_000_000, corrected_revision=2)  # a named correction: 343.00 too much was billed
-    await record(store, corrected, now=AFTER_OCTOBER)
-    await record(store, make.observed(3, 2_000_000, period=november), now=AFTER_OCTOBER)
-    await close(store, AFTER_NOVEMBER)
-    assert [line.kind for line in (await invoices(store))[0].lines] == ["usage", "usage"]
-
-    december = replace(november, start=november.end, end=datetime(2027, 1, 1, tzinfo=UTC))
-    await record(store, make.observed(4, 12_000_000, period=december), now=AFTER_NOVEMBER)
-    await close(store, datetime(2027, 1, 2, 1, tzinfo=UTC))
-    newest = (await invoices(store))[0]
-    assert newest.lines[-1].amount_minor == -34_300
-    assert newest.total_minor == 5_000
-
-
 async def test_a_zero_invoice_of_our_own_is_paid_at_once_and_one_at_the_rail_is_collected(store, make):
     await keep(store, make.terms(collection_mode="quill-rates"))
     await close(store, AFTER_OCTOBER)

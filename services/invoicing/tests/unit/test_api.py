@@ -11,6 +11,7 @@ import jwt
 import pytest
 from quill_invoicing import api
 from quill_invoicing.domain.collection import Attempt, RailCustomer
+from quill_invoicing.domain.credits import CreditEntry
 from quill_invoicing.domain.period_close import Grace
 from quill_invoicing.domain.reconciliation import Difference, Reconciliation
 from quill_invoicing.gateways import stripe_webhooks
@@ -55,6 +56,7 @@ class Front:
         callers = api.Callers(tokens=tokens, keyring=keyring, clock=FixedClock())
         routers = [
             api.invoices(store=store, callers=callers, tokens=tokens, clock=FixedClock(), has_rail=has_rail),
+            api.owed_credits(store=store, tokens=tokens),
             api.webhooks(store=store, read=stripe_webhooks.receive, secrets=[SECRET], clock=FixedClock()),
         ]
         transport = httpx.ASGITransport(create_app(title="invoicing", routers=routers), raise_app_exceptions=False)
@@ -242,3 +244,24 @@ async def test_a_webhook_that_cannot_be_acted_on_is_tried_again_later(front, sto
         await act_on_webhooks(store=store, rail=rail, expected_api_version=API_VERSION, now=NOW + later, limit=10)
     (delivery,) = store.state.webhooks.values()
     assert (delivery.webhook.attempts, delivery.processed_at) == (2, None)
+
+
+async def test_operators_see_who_is_owed_what_and_why(front, store):
+    """K4: also a customer who left, whom no later invoice will give it back."""
+    async with store.begin() as tx:
+        for name, currency, amount in (("org-1", "usd", 4_300), ("org-1", "eur", 5), ("gone:1", "usd", 100)):
+            entry = CreditEntry(f"{name}{currency}:kept", name, currency, "kept", amount, "i-1", NOW)
+            await tx.add_credit_entry(entry)
+    first = (await front.ask("GET", "/v1/credits?limit=2")).json()
+    rest = (await front.ask("GET", "/v1/credits", params={"limit": 2, "after": first["next_after"]})).json()
+    shown = [(each["organization_id"], each["balance"], each["currency"]) for each in first["results"]]
+    assert shown == [("gone:1", "1.00", "usd"), ("org-1", "0.05", "eur")]
+    assert [(each["balance"], each["is_subscribed"]) for each in rest["results"]] == [("43.00", True)]
+    assert [each["is_subscribed"] for each in first["results"]] == [False, True]
+    assert rest["next_after"] is None
+    entries = (await front.ask("GET", "/v1/credits/entries?organization_id=org-1")).json()["results"]
+    assert sorted(each["amount"] for each in entries) == ["0.05", "43.00"]
+    assert (await front.ask("GET", "/v1/credits?organization_id=org-1")).json()["results"][1]["balance_minor"] == 4_300
+    for path in ("/v1/credits", "/v1/credits/entries?organization_id=org-1"):
+        assert (await front.ask("GET", path, caller=license_token())).status_code == 401
+    assert (await front.ask("GET", "/v1/credits?after=nonsense")).json()["attr"] == "after"

@@ -1,6 +1,5 @@
 """Late usage on a later invoice: rate the new total, bill the difference (L13)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
@@ -57,20 +56,3 @@ class Adjustment:
             service_period=closed.period,
         )
         return cls(line, price.currency, steps)
-
-
-def adjust(candidates: Sequence[Adjustment], *, room_minor: int) -> tuple[Adjustment, ...]:
-    """The adjustments that go on an invoice whose other lines come to ``room_minor``.
-
-    Every charge does. A credit does while the invoice's total stays at or above zero; the others wait for a later
-    invoice, because a rail cannot collect less than nothing. An adjustment of zero is settled silently with a line of
-    zero, so that the steps are explained.
-    """
-    charges = [each for each in candidates if each.line.amount_minor >= 0]
-    total = room_minor + sum(each.line.amount_minor for each in charges)
-    chosen = list(charges)
-    for credit in (each for each in candidates if each.line.amount_minor < 0):
-        if total + credit.line.amount_minor >= 0:
-            total += credit.line.amount_minor
-            chosen.append(credit)
-    return tuple(each for each in candidates if each in chosen)

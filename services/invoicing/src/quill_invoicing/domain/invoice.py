@@ -13,8 +13,11 @@ from quill_pricing.period import BillingPeriod
 from quill_invoicing.domain.terms import CollectionMode
 
 InvoiceStatus = Literal["draft", "finalized", "paid", "void", "uncollectible"]
-LineKind = Literal["usage", "package", "flat_fee", "licensed", "adjustment"]
-"""``usage`` and ``package`` are owed for a quantity, ``flat_fee`` for reaching a tier, ``licensed`` in any case."""
+LineKind = Literal["usage", "package", "flat_fee", "licensed", "adjustment", "credit"]
+"""``usage`` and ``package`` are owed for a quantity, ``flat_fee`` for reaching a tier, ``licensed`` in any case.
+
+``adjustment`` corrects an earlier period; ``credit`` keeps or uses what the customer is owed.
+"""
 ReconciliationResult = Literal["pending", "equal", "different"]
 
 INVOICE_NAMESPACE: Final = UUID("5b0a8f0e-3d0a-5c38-9a52-6f1f4f5f2a11")

@@ -128,7 +128,7 @@ def _description(item: TermsItem, rated: RatedLine, kind: LineKind) -> str:
             return f"{name}, tier {(rated.tier_index or 0) + 1}, flat fee"
         case "package":
             return f"{name}, {rated.quantity:,} packages begun"
-        case "licensed" | "adjustment":
+        case "licensed" | "adjustment" | "credit":
             return name
         case _:
             span = f"{rated.first_unit or 0:,} to {rated.last_unit or 0:,}"

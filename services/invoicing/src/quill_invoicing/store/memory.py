@@ -10,12 +10,14 @@ from datetime import datetime
 from quill_pricing.period import BillingPeriod
 
 from quill_invoicing.domain.closing import ClosedPeriod, LateUsage
+from quill_invoicing.domain.credits import CreditEntry
 from quill_invoicing.domain.invoice import MOVES, IllegalMove, Invoice, NotADraft
 from quill_invoicing.domain.reconciliation import Reconciliation
 from quill_invoicing.domain.terms import CustomerTerms, TermsHistory
 from quill_invoicing.domain.usage_history import Observation, UsageHistory
 from quill_invoicing.domain.webhook import Webhook
 from quill_invoicing.ports import PersonsChange, PlannedEffect, RailAccount, SentReport
+from quill_invoicing.store.memory_credits import MemoryCreditRows
 from quill_invoicing.store.memory_sources import MemorySourceRows, SourceState
 
 PeriodKey = tuple[str, datetime]
@@ -61,15 +63,17 @@ class State:
     accounts: dict[str, RailAccount] = field(default_factory=dict)
     reports: dict[ProductKey, SentReport] = field(default_factory=dict)
     webhooks: dict[str, _Delivery] = field(default_factory=dict)
+    credits: dict[str, CreditEntry] = field(default_factory=dict)
     of_sources: SourceState = field(default_factory=SourceState)
 
 
-class MemoryTransaction(MemorySourceRows):
+class MemoryTransaction(MemorySourceRows, MemoryCreditRows):
     """One transaction over a copy of the state."""
 
     def __init__(self, state: State) -> None:
         self.state = state
         self._of_sources = state.of_sources
+        self._credits = state.credits
 
     async def customer_revision(self, organization_id: str) -> int:
         customer = self.state.customers.get(organization_id)

@@ -197,6 +197,20 @@ reconciliations = Table(
     comment="Our invoice against the rail's; every difference with its class and who accepted it (L16).",
 )
 
+credit_entries = Table(
+    "credit_entries",
+    metadata,
+    Column("entry_id", String, primary_key=True),
+    Column("organization_id", String, nullable=False),
+    Column("currency", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("invoice_id", String, ForeignKey("invoices.invoice_id"), nullable=False),
+    Column("recorded_at", _Instant, nullable=False),
+    Index("credit_entries_organization_idx", "organization_id", "currency"),
+    comment="Changes of what a customer is owed, per currency; append-only, the balance is their sum.",
+)
+
 rail_customers = Table(
     "rail_customers",
     metadata,

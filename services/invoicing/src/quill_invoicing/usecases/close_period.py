@@ -5,9 +5,10 @@ from itertools import groupby
 
 import structlog
 
-from quill_invoicing.domain.adjustments import Adjustment, adjust
+from quill_invoicing.domain.adjustments import Adjustment
 from quill_invoicing.domain.closing import ClosedPeriod
 from quill_invoicing.domain.completeness_gate import NOBODY_EXPECTED, ExpectedSources
+from quill_invoicing.domain.credits import credit_line, entry_of_new
 from quill_invoicing.domain.invoice import Invoice, invoice_id_of, invoice_number
 from quill_invoicing.domain.invoice_lines import bill_period
 from quill_invoicing.domain.period_close import Grace, period_from
@@ -65,7 +66,7 @@ async def close_period(
         return False
     usage = await tx.usage_history(organization_id, period)
     statement = bill_period(history, usage, period)
-    adjustments = await _adjustments(organization_id, room_minor=statement.total_minor, tx=tx)
+    adjustments = await _adjustments(organization_id, currency=statement.currency, tx=tx)
     newest = history.versions[-1]
     owner = history.within(period)[-1][1] if history.within(period) else newest
     is_invoiced = bool(statement.is_billed or adjustments)
@@ -82,6 +83,10 @@ async def close_period(
         )
     )
     if is_first and invoice_id is not None:
+        currency = statement.currency or adjustments[0].currency
+        lines = (*statement.lines, *(adjustment.line for adjustment in adjustments))
+        balance = await tx.credit_balance(organization_id, currency)
+        credit = credit_line(lines, balance_minor=balance, currency=currency, period=period)
         draft = Invoice(
             invoice_id=invoice_id,
             number=invoice_number(now.year, await tx.next_invoice_sequence(now.year)),
@@ -89,11 +94,11 @@ async def close_period(
             customer_id=owner.customer_id,
             revision=1,
             status="draft",
-            currency=statement.currency or adjustments[0].currency,
+            currency=currency,
             collection_mode=owner.collection_mode,
             period=period,
             usage_revision=usage.newest_revision,
-            lines=(*statement.lines, *(adjustment.line for adjustment in adjustments)),
+            lines=lines if credit is None else (*lines, credit),
             created_at=now,
         )
         await _issue(draft, adjustments, owner, tx=tx, now=now)
@@ -141,6 +146,9 @@ async def _issue(
 ) -> None:
     """Save the draft, freeze it, announce it, and plan its collection."""
     await tx.add_invoice(draft)
+    entry = entry_of_new(draft, at=now)
+    if entry is not None:
+        await tx.add_credit_entry(entry)
     for adjustment in adjustments:
         await tx.settle_late_usage(adjustment.steps, invoice_id=draft.invoice_id)
     invoice = draft.finalized(at=now)
@@ -171,8 +179,14 @@ def _is_made_by_rail(invoice: Invoice, owner: CustomerTerms) -> bool:
     return invoice.collection_mode == "stripe-rates" and bool(owner.metered_items())
 
 
-async def _adjustments(organization_id: str, *, room_minor: int, tx: InvoicingTransaction) -> tuple[Adjustment, ...]:
-    """What late usage changes, priced in the period it belongs to (L13)."""
+async def _adjustments(
+    organization_id: str, *, currency: str | None, tx: InvoicingTransaction
+) -> tuple[Adjustment, ...]:
+    """What late usage changes, priced in the period it belongs to (L13).
+
+    An invoice has one currency: that of what is billed, else that of the oldest adjustment. Others wait for an invoice
+    in theirs.
+    """
     steps = await tx.unsettled_late_usage(organization_id)
     found: list[Adjustment] = []
     for (period_start, product_key), group in groupby(steps, key=lambda step: (step.period_start, step.product_key)):
@@ -180,4 +194,5 @@ async def _adjustments(organization_id: str, *, room_minor: int, tx: InvoicingTr
         if closed is None:
             raise AssertionError("late usage refers to a closed period; the foreign key says so")
         found.append(Adjustment.of(closed, product_key, tuple(group)))
-    return adjust(found, room_minor=room_minor)
+    wanted = currency or (found[0].currency if found else None)
+    return tuple(each for each in found if each.currency == wanted)

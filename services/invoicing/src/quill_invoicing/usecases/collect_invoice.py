@@ -15,12 +15,14 @@ from quill_invoicing.domain.collection import (
     RailLine,
     final_report_instant,
 )
+from quill_invoicing.domain.credits import entry_of_voided
 from quill_invoicing.domain.invoice import Invoice
 from quill_invoicing.domain.reconciliation import Reconciliation, compare
 from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PaymentRail, PlannedEffect, RailAccount
 from quill_invoicing.usecases.rail_effects import NotReadyYet
 
 END_SUBSCRIPTION = "end_subscription"
+RATED_BY_RAIL = frozenset({"usage", "package", "flat_fee"})
 UNCOUNTED_TRIES = 8
 """How often to wait for the rail to count the final reports; after that its invoice is taken as it is and compared."""
 
@@ -100,8 +102,7 @@ async def conclude_collection(
     if result["reference"] is not None:
         changed = changed.collected_as(result["reference"], problem=result["problem"])
     changed = with_rail_status(changed, result["status"], at=now)
-    if changed != invoice:
-        await tx.save_invoice(changed)
+    await _save_change(invoice, changed, tx=tx, now=now)
     await _end_subscription_of_leaver(invoice.organization_id, tx=tx, now=now)
 
 
@@ -121,8 +122,18 @@ async def refresh_invoice(reference: str, *, store: InvoicingStore, rail: Paymen
         changed = with_rail_status(invoice.collected_as(reference, problem=problem), current.status, at=now)
         if changed == invoice:
             return "unchanged"
-        await tx.save_invoice(changed)
+        await _save_change(invoice, changed, tx=tx, now=now)
         return f"now_{changed.status}"
+
+
+async def _save_change(before: Invoice, after: Invoice, *, tx: InvoicingTransaction, now: datetime) -> None:
+    """Save a new state; the credits of an invoice that is voided go back to the customer's balance."""
+    if after == before:
+        return
+    await tx.save_invoice(after)
+    returned = entry_of_voided(after, at=now) if after.status == "void" and before.status != "void" else None
+    if returned is not None:
+        await tx.add_credit_entry(returned)
 
 
 def with_rail_status(invoice: Invoice, status: str, *, at: datetime) -> Invoice:
@@ -168,7 +179,7 @@ async def _collect_rated_by_rail(work: Collection, *, rail: PaymentRail, attempt
         await rail.hold_draft(found.reference, attempt=attempt.step("hold"))
         await rail.charge_lines(
             found.reference,
-            [_charged(invoice, n) for n, line in enumerate(invoice.lines) if line.kind in ("licensed", "adjustment")],
+            [_charged(invoice, n) for n, line in enumerate(invoice.lines) if line.kind not in RATED_BY_RAIL],
             quill_invoice_id=invoice.invoice_id,
             attempt=attempt.step("lines"),
         )
