@@ -226,10 +226,20 @@ def test_a_bad_call_is_refused_naming_the_field(billing, customer, call):
     check_problem(answer, 400, code, attr)
 
 
-@pytest.mark.parametrize("path", ["/", "/api/usages", "/v1/nothing", "/api/billing/nothing", "/usage-ingest/nothing"])
-def test_an_unknown_path_is_a_problem_document_too(billing, path):
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 404),
+        ("/v1/nothing", 404),
+        ("/usage-ingest/nothing", 404),
+        ("/api/usages", 501),
+        ("/api/billing/nothing", 501),
+        ("/licenses/usage", 501),
+    ],
+)
+def test_an_unknown_path_is_a_problem_document_too(billing, path, status):
     answer = billing.ask("GET", path)
-    assert answer.status_code == 404
+    assert answer.status_code == status
     assert set(answer.json()) == {"type", "code", "detail", "attr"}
 
 

@@ -10,6 +10,9 @@ PREFIXES: Final[dict[str, tuple[str, ...]]] = {
     "usage-ingest": (
         "/api/usage",
         "/api/v2/usage",
+        "/api/v2/spend",
+        "/api/v2/billing/usage",
+        "/api/v2/billing/spend",
         "/v1/usage",
         "/v1/report-runs",
         "/v1/meter-events",
@@ -17,10 +20,14 @@ PREFIXES: Final[dict[str, tuple[str, ...]]] = {
         "/v1/sources",
     ),
     "quota-limiter": ("/v1/quota", "/v1/limits"),
-    "subscriptions": ("/api/billing", "/api/products-v2", "/v1/customers", "/v1/catalog", "/v1/billing-updates"),
+    "subscriptions": ("/v1/customers", "/v1/catalog", "/v1/billing-updates"),
     "invoicing": ("/v1/invoices", "/v1/reconciliations", "/v1/closings", "/v1/credits", "/webhooks/stripe"),
-    "licensing": ("/v1/licenses", "/activation"),
+    "licensing": ("/v1/licenses", "/activation", "/licenses"),
 }
+
+REST: Final = ("subscriptions", "/api")
+"""Who answers the paths below ``/api`` that no prefix names. PostHog's client takes 404 as done, so a path that nobody
+knows reaches a service too, which answers 501."""
 
 PER_SERVICE: Final[tuple[str, ...]] = ("/health", "/metrics", "/v1/dead-letters", "/v1/operations", "/openapi.json")
 """Paths that every service has, which only its own name can tell apart."""
@@ -37,4 +44,5 @@ def find_service(path: str) -> tuple[str, str] | None:
             return service, path
         if _is_below(path, f"/{service}"):
             return service, path.removeprefix(f"/{service}") or "/"
-    return None
+    service, prefix = REST
+    return (service, path) if _is_below(path, prefix) else None

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from quill_stack.components import SERVICES, module_name
 from quill_stack.kafka_jars import KAFKA_VERSION
-from quill_stack.routes import PREFIXES
+from quill_stack.routes import PREFIXES, REST
 from quill_stack.state_folder import project_root
 from quill_stack.system import all_topics
 
@@ -160,6 +160,16 @@ def test_the_proxy_sends_the_same_paths_to_the_same_service_as_the_gateway(servi
     forward = rf"\{{\n\t\treverse_proxy {service}:8000\n\t\}}"
     assert re.search(rf"\thandle @{service} {forward}", CADDYFILE)
     assert re.search(rf"\thandle_path /{service}/\* {forward}", CADDYFILE)
+
+
+def test_the_proxy_sends_every_other_path_of_the_contract_to_the_same_service_as_the_gateway():
+    """Item 13. The proxy tries matchers of two paths or more in the order of the file, so this one comes last."""
+    service, prefix = REST
+    matchers = re.findall(r"^\t@([\w-]+) path (.+)$", CADDYFILE, flags=re.MULTILINE)
+    assert matchers[-1] == ("rest", f"{prefix} {prefix}/*")
+    assert all(len(paths.split()) > 1 for _, paths in matchers)
+    assert re.findall(r"\thandle @([\w-]+) \{", CADDYFILE)[-1] == "rest"
+    assert f"\thandle @rest {{\n\t\treverse_proxy {service}:8000\n\t}}" in CADDYFILE
 
 
 @pytest.mark.parametrize("path", re.findall(r"\./([\w./-]+):/", (ROOT / "docker-compose.yml").read_text()))

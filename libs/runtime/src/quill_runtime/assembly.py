@@ -93,12 +93,14 @@ class Foundation:
         components: Sequence[Component] = (),
         body_bytes_max: int = http.BODY_BYTES_MAX,
         front: Callable[[ASGIApp], ASGIApp] | None = None,
+        never_404_below: Sequence[str] = (),
     ) -> Service:
         """The process: stores, publishing, tables, consumers, then the service's own components; drained in reverse.
 
         ``stores`` are what the service's consumers write to beside Postgres: there before them, closed after them.
         ``front`` is given the application and may answer a request before it: for the few paths where what a
         framework costs per request is most of the answer. The application goes on declaring those paths.
+        Below ``never_404_below`` an unknown route answers 501 instead of 404.
         """
         self.health.consumers = consumers
         app = http.create_app(
@@ -112,6 +114,7 @@ class Foundation:
                 health.router(self.health),
             ],
             body_bytes_max=body_bytes_max,
+            never_404_below=never_404_below,
         )
         ordered: list[Component] = [
             DatabaseComponent(self.database),

@@ -18,10 +18,16 @@ RATIO_MAX = 100
 _INFLATE_STEP = 64 * 1024
 
 
-def create_app(*, title: str, routers: Sequence[APIRouter], body_bytes_max: int = BODY_BYTES_MAX) -> FastAPI:
-    """A FastAPI application with nothing connected yet."""
+def create_app(
+    *,
+    title: str,
+    routers: Sequence[APIRouter],
+    body_bytes_max: int = BODY_BYTES_MAX,
+    never_404_below: Sequence[str] = (),
+) -> FastAPI:
+    """A FastAPI application with nothing connected yet. For ``never_404_below`` see `problems.install`."""
     app = FastAPI(title=title, redirect_slashes=False, docs_url=None, redoc_url=None)
-    problems.install(app)
+    problems.install(app, never_404_below=never_404_below)
     for router in routers:
         app.include_router(router)
     app.add_middleware(BodyLimit, body_bytes_max=body_bytes_max)

@@ -1,5 +1,6 @@
 """Errors as JSON documents ``{type, code, detail, attr}``, the shape PostHog's client reads."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -15,6 +16,7 @@ from quill_runtime.publisher import PublishFailed
 
 log = structlog.get_logger(__name__)
 
+PATH_SHOWN = 200
 _TYPES = {
     400: "validation_error",
     401: "authentication_error",
@@ -65,8 +67,11 @@ def problem_from_validation(errors: list[Any]) -> Problem:
     return Problem(400, code, f"{attr or 'body'}: {first['msg']}{more}", attr=attr)
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, *, never_404_below: Sequence[str] = ()) -> None:
     """Answer what a route refuses, and what the framework refuses for it, with a problem document.
+
+    Below the paths of ``never_404_below`` an unknown route answers 501, with or without a token: PostHog's client takes
+    404 and 401 as done (wire contract 1.2).
 
     There is no handler for ``Exception``: Starlette calls it in its outermost layer, answers, and raises the exception
     again, so that the server closes the connection under the next request. `AnswerFailures` does that work.
@@ -85,11 +90,19 @@ def install(app: FastAPI) -> None:
         return problem_from_validation(list(error.errors(include_url=False))).response()
 
     @app.exception_handler(HTTPException)
-    async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        path = request.scope["path"]
+        if error.status_code == 404 and any(_is_below(path, prefix) for prefix in never_404_below):  # noqa: PLR2004
+            detail = f"{request.method} {path[:PATH_SHOWN]} is not implemented by this version"
+            return Problem(501, "not_implemented", detail).response()
         codes = {404: "not_found", 405: "method_not_allowed"}
         code = codes.get(error.status_code, "http_error")
         headers = dict(error.headers) if error.headers else None
         return Problem(error.status_code, code, str(error.detail), headers=headers).response()
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(prefix + "/")
 
 
 class AnswerFailures:

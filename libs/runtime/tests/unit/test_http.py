@@ -121,6 +121,32 @@ async def test_failures_are_documents_without_a_trace(client: httpx.AsyncClient)
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/wire/nothing", 501, "not_implemented"),
+        ("POST", "/wire", 501, "not_implemented"),
+        ("PATCH", "/wire/nothing/", 501, "not_implemented"),
+        ("GET", "/wired", 404, "not_found"),
+        ("GET", "/wire/gone", 404, "no_such_thing"),
+        ("POST", "/wire/gone", 405, "method_not_allowed"),
+    ],
+)
+async def test_an_unknown_route_is_not_404_where_clients_take_that_as_done(
+    method: str, path: str, status: int, code: str
+):
+    """Item 13."""
+    routes = APIRouter()
+
+    @routes.get("/wire/gone")
+    async def gone() -> None:
+        raise Problem(404, "no_such_thing", "it is gone")
+
+    app = create_app(title="test", routers=[routes], never_404_below=["/wire"])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert_problem(await client.request(method, path), status, code)
+
+
+@pytest.mark.parametrize(
     ("address", "attr"),
     [("/items/a%00b", None), ("/refused?customer=a%00b", "customer"), ("/refused?a=1&=%00", None)],
 )

@@ -49,6 +49,7 @@ def build(settings: LicensingSettings) -> Service:
                 clock=foundation.clock,
             )
         ],
+        never_404_below=("/activation", "/licenses"),
         consumers=[foundation.consumer(consumers.customers(within=store.within))],
         components=[
             OperationRunner(

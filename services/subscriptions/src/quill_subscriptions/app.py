@@ -40,6 +40,7 @@ def build(settings: SubscriptionsSettings) -> Service:
             catalog_routes(store, access),
             billing_update_routes(store, access),
         ],
+        never_404_below=("/api",),
         consumers=consuming,
         components=[
             catalog_file,

@@ -167,6 +167,7 @@ def build(settings: UsageIngestSettings) -> Service:
                 slots=slots,
             ),
         ],
+        never_404_below=("/api",),
         consumers=working,
         components=[
             *jobs.jobs(
