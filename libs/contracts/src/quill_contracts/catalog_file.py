@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from quill_contracts.identifiers import CounterName, Instant, ProductKey, Quantity, UsageKey
 from quill_contracts.meter_events import EventMeterDefinition
-from quill_contracts.prices import PriceDocument
+from quill_contracts.prices import PriceDocument, TierDocument
 from quill_contracts.subscriptions import Feature
 
 EXAMPLE_CATALOG = "posthog_2025.toml"
@@ -23,6 +23,20 @@ class EventMeterDocument(EventMeterDefinition):
     """How events feed a meter, as the file says it: a member nobody knows is a mistake here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileTier(TierDocument):
+    """A tier, as the file says it: a member nobody knows is a mistake here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FilePrice(PriceDocument):
+    """A price, as the file says it: a member nobody knows is a mistake here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tiers: Annotated[list[FileTier], Field(max_length=50)] | None = None  # type: ignore[assignment]
 
 
 class ProductDocument(BaseModel):
@@ -45,7 +59,7 @@ class ProductDocument(BaseModel):
     price_id: str
     allowance: Quantity = 0
     features: list[Feature] = []
-    price: PriceDocument
+    price: FilePrice
 
     @model_validator(mode="after")
     def _meter_is_whole(self) -> Self:
@@ -57,6 +71,8 @@ class ProductDocument(BaseModel):
             raise ValueError(
                 "counts_from: says from when a meter counts; give usage_key and what feeds it, or remove it"
             )
+        if self.usage_key is not None and self.price.model != "flat" and not self.price.prorated:
+            raise ValueError("price.prorated: a metered quantity is never prorated; remove it, or remove usage_key")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictBool, model_validator
 
 from quill_contracts.identifiers import Currency, DecimalString
 from quill_contracts.message import WireModel
@@ -38,3 +38,6 @@ class PriceDocument(WireModel):
     package_size: Annotated[int, Field(gt=0)] | None = None
     package_amount: DecimalString | None = None
     tiers: Annotated[list[TierDocument], Field(max_length=50)] | None = None
+    prorated: StrictBool = True
+    """For a licensed quantity (seats, a flat fee): whether it is paid only for the time that it is held. When false,
+    the last quantity held in a billing period is owed in full. A metered quantity is never prorated."""

@@ -188,6 +188,10 @@ def test_the_example_catalog_has_every_kind_of_price():
         (('usage_key = "recordings"', 'usage_key = "events"'), "'product_analytics' and 'session_replay'"),
         (('unit_amount = "0.00005"', "unit_amount = 0.00005"), "unit_amount"),
         ((', unit_amount = "0.00005"', ""), "tiers.1: .*unit_amount is needed in a tier without a flat_amount"),
+        (("[products.price]", "[products.price]\nprorate = false"), "price.prorate: Extra"),
+        (('unit_amount = "0.00005"', 'unit_amount = "0.00005", flat = "1.00"'), "tiers.1.flat: Extra"),
+        (("[products.price]", "[products.price]\nprorated = false"), "price.prorated: a metered quantity is never"),
+        (("[products.price]", '[products.price]\nprorated = "sometimes"'), "price.prorated: .*boolean"),
         (('price_id = "session_replay_', 'price_id = "product_analytics_'), "price_id .* is used by both"),
         (('counter = "event_count_in_period"', ""), "usage_key and counter"),
         (("version = 1", 'version = 1\nextra = "x"'), "extra"),
@@ -211,6 +215,16 @@ def test_a_tier_may_have_a_flat_amount_alone(tmp_path: Path):
     assert analytics is not None
     assert analytics.price.tiers is not None
     assert (analytics.price.tiers[1].unit_amount, analytics.price.tiers[1].flat_amount) == (None, "49.00")
+
+
+def test_a_flat_or_licensed_price_may_switch_proration_off(tmp_path: Path):
+    """K5: whatever is not metered may."""
+    good = (PACKAGE / "src/quill_contracts/catalogs/posthog_2025.toml").read_text("utf-8")
+    path = tmp_path / "catalog.toml"
+    path.write_text(good.replace('model = "flat"', 'model = "flat"\nprorated = false'), "utf-8")
+    flat = [product.price.prorated for product in load_catalog(path).products if product.price.model == "flat"]
+    assert flat
+    assert not any(flat)
 
 
 def test_one_counter_may_feed_the_meters_of_two_products(tmp_path: Path):

@@ -1,4 +1,8 @@
-"""Prices: the five models, and their plain JSON document form."""
+"""Prices: the five models, and their plain JSON document form.
+
+Every price says whether it is ``prorated``: whether a licensed quantity that changes inside a billing period is paid
+for the time it is held (see ``licensed_quantity``). It has no effect on a quantity that is metered.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +34,7 @@ class FlatPrice:
     """One amount per billing period, whatever the quantity."""
 
     amount: Money
+    prorated: bool = True
 
     def __post_init__(self) -> None:
         if self.amount.amount_minor < 0:
@@ -46,6 +51,7 @@ class PerUnitPrice:
 
     unit_amount: UnitAmount
     currency: str = "usd"
+    prorated: bool = True
 
     def __post_init__(self) -> None:
         _check_currency(self.currency)
@@ -57,6 +63,7 @@ class PackagePrice:
 
     package_size: int
     package_amount: Money
+    prorated: bool = True
 
     def __post_init__(self) -> None:
         if type(self.package_size) is not int or not 1 <= self.package_size <= QUANTITY_MAX:
@@ -79,6 +86,7 @@ class GraduatedPrice:
 
     tiers: tuple[Tier, ...]
     currency: str = "usd"
+    prorated: bool = True
     schedule: TierSchedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -95,6 +103,7 @@ class VolumePrice:
 
     tiers: tuple[Tier, ...]
     currency: str = "usd"
+    prorated: bool = True
     schedule: TierSchedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -125,6 +134,7 @@ def price_from_document(document: Mapping[str, Any]) -> Price:
         raise InvalidPrice("model", f"must be one of {', '.join(_FIELDS_BY_MODEL)}")
     currency = present.pop("currency", "usd")
     _check_currency(currency)
+    prorated = _prorated(present.pop("prorated", True))
     for name in present:
         if name not in _FIELDS_BY_MODEL[model]:
             raise InvalidPrice(name, f"is not a field of a {model} price")
@@ -133,40 +143,43 @@ def price_from_document(document: Mapping[str, Any]) -> Price:
             raise InvalidPrice(name, f"is needed by a {model} price")
     match model:
         case "flat":
-            return FlatPrice(_money(present["amount"], currency, "amount"))
+            return FlatPrice(_money(present["amount"], currency, "amount"), prorated)
         case "per_unit":
-            return PerUnitPrice(_unit_amount(present["unit_amount"], "unit_amount"), currency)
+            return PerUnitPrice(_unit_amount(present["unit_amount"], "unit_amount"), currency, prorated)
         case "package":
             amount = _money(present["package_amount"], currency, "package_amount")
-            return PackagePrice(present["package_size"], amount)
+            return PackagePrice(present["package_size"], amount, prorated)
         case "graduated":
-            return GraduatedPrice(_tiers(present["tiers"], currency), currency)
+            return GraduatedPrice(_tiers(present["tiers"], currency), currency, prorated)
         case _:
-            return VolumePrice(_tiers(present["tiers"], currency), currency)
+            return VolumePrice(_tiers(present["tiers"], currency), currency, prorated)
 
 
 def price_to_document(price: Price) -> dict[str, Any]:
-    """The JSON document of a price, with only the fields of its model; ``price_from_document`` gives the price back."""
+    """The JSON document of a price, with only the fields of its model; ``price_from_document`` gives the price back.
+
+    ``prorated`` is written when it is not the default.
+    """
+    document = {**_model_document(price), "currency": price.currency}
+    return document if price.prorated else {**document, "prorated": False}
+
+
+def _model_document(price: Price) -> dict[str, Any]:
     match price:
         case FlatPrice():
-            return {"model": "flat", "currency": price.currency, "amount": price.amount.to_decimal_string()}
+            return {"model": "flat", "amount": price.amount.to_decimal_string()}
         case PerUnitPrice():
-            return {
-                "model": "per_unit",
-                "currency": price.currency,
-                "unit_amount": price.unit_amount.to_decimal_string(),
-            }
+            return {"model": "per_unit", "unit_amount": price.unit_amount.to_decimal_string()}
         case PackagePrice():
             return {
                 "model": "package",
-                "currency": price.currency,
                 "package_size": price.package_size,
                 "package_amount": price.package_amount.to_decimal_string(),
             }
         case GraduatedPrice():
-            return {"model": "graduated", "currency": price.currency, "tiers": _tier_documents(price.tiers)}
+            return {"model": "graduated", "tiers": _tier_documents(price.tiers)}
         case VolumePrice():
-            return {"model": "volume", "currency": price.currency, "tiers": _tier_documents(price.tiers)}
+            return {"model": "volume", "tiers": _tier_documents(price.tiers)}
         case _:
             assert_never(price)
 
@@ -227,6 +240,12 @@ def _schedule(tiers: tuple[Tier, ...], currency: str) -> TierSchedule:
         return TierSchedule(tiers, currency)
     except InvalidTierSchedule as error:
         raise InvalidPrice(error.field, error.reason) from error
+
+
+def _prorated(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidPrice("prorated", "must be true or false")
+    return value
 
 
 def _check_currency(currency: object) -> None:

@@ -76,6 +76,26 @@ def test_a_tier_with_a_flat_amount_needs_no_unit_amount(unit_amount):
     assert price_to_document(price)["tiers"] == [{"up_to": None, "unit_amount": "0", "flat_amount": "5.00"}]
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"model": "flat", "currency": "usd", "amount": "450.00"},
+        {"model": "per_unit", "currency": "usd", "unit_amount": "20"},
+        {"model": "package", "currency": "usd", "package_size": 5, "package_amount": "50.00"},
+        {"model": "graduated", "currency": "usd", "tiers": [{"up_to": None, "unit_amount": "20"}]},
+        {"model": "volume", "currency": "usd", "tiers": [{"up_to": None, "unit_amount": "20"}]},
+    ],
+)
+def test_every_model_says_whether_it_is_prorated(document):
+    """K5: it is, unless the document says otherwise."""
+    assert price_from_document(document).prorated
+    assert price_from_document({**document, "prorated": True}) == price_from_document(document)
+    whole = price_from_document({**document, "prorated": False})
+    assert not whole.prorated
+    assert whole != price_from_document(document)
+    assert price_to_document(whole) == {**document, "prorated": False}
+
+
 def graduated(*tiers):
     return {"model": "graduated", "tiers": list(tiers)}
 
@@ -97,6 +117,8 @@ LAST = {"up_to": None, "unit_amount": "0.01"}
         ({"model": "flat", "amount": 1.0}, "amount"),
         ({"model": "flat", "amount": "1.00", "unit_amount": "1"}, "unit_amount"),
         ({"model": "flat", "amount": "1.00", "colour": "red"}, "colour"),
+        ({"model": "flat", "amount": "1.00", "prorated": "no"}, "prorated"),
+        ({"model": "per_unit", "unit_amount": "1", "prorated": 0}, "prorated"),
         ({"model": "per_unit"}, "unit_amount"),
         ({"model": "per_unit", "unit_amount": 0.5}, "unit_amount"),
         ({"model": "per_unit", "unit_amount": "NaN"}, "unit_amount"),

@@ -18,7 +18,7 @@ from quill_invoicing.domain.closing import ClosedPeriod
 from quill_invoicing.domain.completeness_gate import HeldClosing, SourceStanding, Waiver
 from quill_invoicing.domain.invoice import Invoice, InvoiceLine
 from quill_invoicing.domain.reconciliation import Reconciliation
-from quill_invoicing.domain.terms import CustomerTerms, TermsItem
+from quill_invoicing.domain.terms import CustomerTerms, ItemChange, TermsItem
 from quill_invoicing.domain.usage_history import Observation, ObservedPeriod
 
 
@@ -38,6 +38,10 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> CustomerTerms:
             subscribed=item.subscribed,
             quota=item.quota,
             quantity=item.quantity,
+            changes=tuple(
+                ItemChange(change.at, paid=change.paid, quota=change.quota, quantity=change.quantity)
+                for change in item.changes
+            ),
         )
         for item in snapshot.items
     )
@@ -58,6 +62,7 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> CustomerTerms:
         interval=snapshot.schedule.interval,
         period=BillingPeriod(snapshot.period.start, snapshot.period.end),
         items=items,
+        free_trial_until=snapshot.free_trial_until,
     )
 
 

@@ -305,3 +305,57 @@ async def test_whatever_crashes_there_is_one_of_each_and_the_invoice_is_paid_and
     after = await world.counts()
     made = tuple(now - then for now, then in zip(after, before, strict=True))
     assert made == (1, int(mode == "stripe-rates"), 1, 1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_changed_seats_and_a_first_flat_fee_agree_to_the_cent(world, books, make, october, mode):
+    """K3, K5: a flat fee without usage, 3 seats until the 31st and 30 after, a cancelled flat plan."""
+    fee = make.item(
+        allowance=0,
+        price={
+            "model": "graduated",
+            "currency": "usd",
+            "tiers": [{"up_to": 5, "flat_amount": "10.00"}, {"unit_amount": "3.00"}],
+        },
+    )
+    licensed = {"usage_key": None, "counter": None, "allowance": 0}
+    plan = make.item(**licensed, product_key="plan", price={"model": "flat", "currency": "usd", "amount": "450.00"})
+
+    def seats(quantity):
+        price = {"model": "per_unit", "currency": "usd", "unit_amount": "20.00"}
+        return make.item(**licensed, product_key="seats", price=price, quantity=quantity)
+
+    versions = [
+        (october.start, [fee, plan, seats(3)]),
+        (datetime(2026, 10, 16, 12, tzinfo=UTC), [fee, {**plan, "subscribed": False}, seats(3)]),
+        (datetime(2026, 10, 31, tzinfo=UTC), [fee, {**plan, "subscribed": False}, seats(30)]),
+    ]
+
+    class Clock:
+        def now(self):
+            return OCTOBER_5
+
+    store = books.store
+    performers = RailEffects(store=store, within=store.within, rail=world.rail, clock=Clock()).performers()
+    for revision, (at, items) in enumerate(versions, start=1):
+        terms = make.terms(revision=revision, effective_at=at, items=items, collection_mode=mode)
+        async with store.begin() as tx:
+            await keep_terms(terms, tx=tx, now=OCTOBER_5)
+        await work_through(books.database, performers, now=OCTOBER_5)
+    await world.move_to(AFTER_OCTOBER, period=october)
+    await hold_drafts(store=store, now=AFTER_OCTOBER, limit=10)
+    await close_due_periods(store=store, grace=Grace(timedelta(hours=24)), now=AFTER_OCTOBER, limit=10)
+    await work_through(books.database, performers, now=AFTER_OCTOBER)
+
+    async with store.begin() as tx:
+        (invoice,) = await tx.invoices_of("org-1", limit=5)
+        (compared,) = await tx.reconciliations(is_equal=None, limit=5)
+    assert [(line.product_key, line.amount_minor) for line in invoice.lines] == [
+        ("plan", 45_000),
+        ("plan", -22_500),
+        ("product_analytics", 1_000),
+        ("seats", 6_000),
+        ("seats", 1_742),
+    ]
+    assert compared.differences == ()
+    assert (invoice.status, invoice.reconciliation, invoice.total_minor) == ("paid", "equal", 31_242)

@@ -94,10 +94,15 @@ async def test_an_older_or_repeated_snapshot_changes_nothing(store, make, octobe
 
 
 async def test_terms_come_back_as_they_were_saved(store, make):
-    terms = make.terms(items=[make.item(quota=5, billing_limit_usd=20)])
+    changes = [{"at": datetime(2026, 9, 3, tzinfo=UTC), "paid": True, "quota": 5, "quantity": 3}]
+    trial = datetime(2026, 10, 9, tzinfo=UTC)
+    item = make.item(quota=5, billing_limit_usd=20, changes=changes)
+    terms = make.terms(items=[item], free_trial_until=trial)
     await keep(store, terms)
     async with store.begin() as tx:
-        assert (await tx.terms_history("org-1")).versions == (terms,)
+        (kept,) = (await tx.terms_history("org-1")).versions
+    assert kept == terms
+    assert kept.items[0].changes == terms.items[0].changes  # no part of the comparison of terms
 
 
 async def test_a_rolled_over_period_alone_adds_no_version_of_the_terms(store, make, november):

@@ -3,20 +3,21 @@
 Zero: no usage makes no line, and a tier that costs nothing makes its line of 0 once reached, so that an invoice shows
 the free allowance that was used.
 
-Licensed products (seats, a flat fee) make one line each, in arrears: for the period that has just ended, in full. So
-everything that a period costs is on that period's one invoice.
+Licensed products (seats, a flat fee) have a module of their own, ``licensed_lines``.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+from quill_pricing.money import CurrencyMismatch
 from quill_pricing.observed_usage import LimitInForce, UsageObservation, billed_quantity
 from quill_pricing.period import BillingPeriod
 from quill_pricing.rating import RatedLine, rate
 
 from quill_invoicing.domain.closing import BilledProduct
 from quill_invoicing.domain.invoice import InvoiceLine, LineKind
+from quill_invoicing.domain.licensed_lines import bill_licensed
 from quill_invoicing.domain.limit_history import limits_within
 from quill_invoicing.domain.terms import TermsHistory, TermsItem
 from quill_invoicing.domain.usage_history import UsageHistory
@@ -52,17 +53,22 @@ def bill_period(history: TermsHistory, usage: UsageHistory, period: BillingPerio
         MixedCurrencies: the items do not share a currency.
     """
     items = [item for _, item in history.items_billed_in(period)]
-    currencies = sorted({item.currency for item in items})
+    try:
+        licensed = bill_licensed(history, period)
+    except CurrencyMismatch as error:
+        raise MixedCurrencies(str(error)) from error
+    currencies = sorted({item.currency for item in items} | {currency for _, currency in licensed})
     if len(currencies) > 1:
         raise MixedCurrencies(", ".join(currencies))
-    lines: list[InvoiceLine] = []
+    lines = [line for line, _ in licensed]
     billed: list[BilledProduct] = []
     for item in items:
-        quantity = _quantity(item, history=history, usage=usage, period=period)
-        lines.extend(_lines(item, quantity, period))
         if item.is_metered and item.usage_key is not None:
+            quantity = billed_quantity_of(item.product_key, item.usage_key, history=history, usage=usage, period=period)
+            lines.extend(_metered_lines(item, quantity, period))
             billed.append(BilledProduct(item.product_key, item.usage_key, quantity, item.price_document))
-    return Statement(bool(items), currencies[0] if currencies else None, tuple(lines), tuple(billed))
+    lines.sort(key=lambda line: line.product_key)
+    return Statement(bool(items or licensed), currencies[0] if currencies else None, tuple(lines), tuple(billed))
 
 
 def billed_quantity_of(
@@ -79,21 +85,8 @@ def billed_quantity_of(
     )
 
 
-def _quantity(item: TermsItem, *, history: TermsHistory, usage: UsageHistory, period: BillingPeriod) -> int:
-    if item.is_metered and item.usage_key is not None:
-        return billed_quantity_of(item.product_key, item.usage_key, history=history, usage=usage, period=period)
-    return 1 if item.quantity is None else item.quantity
-
-
-def _lines(item: TermsItem, quantity: int, period: BillingPeriod) -> Iterator[InvoiceLine]:
-    rating = rate(price=item.price, quantity=quantity)
-    if not item.is_metered:
-        if rating.lines:
-            yield _line(
-                item, rating.lines[0], period, kind="licensed", quantity=quantity, amount=rating.total.amount_minor
-            )
-        return
-    for rated in rating.lines:
+def _metered_lines(item: TermsItem, quantity: int, period: BillingPeriod) -> Iterator[InvoiceLine]:
+    for rated in rate(price=item.price, quantity=quantity).lines:
         match rated.kind:
             case "flat_fee" | "flat":
                 kind: LineKind = "flat_fee"
@@ -128,8 +121,6 @@ def _description(item: TermsItem, rated: RatedLine, kind: LineKind) -> str:
             return f"{name}, tier {(rated.tier_index or 0) + 1}, flat fee"
         case "package":
             return f"{name}, {rated.quantity:,} packages begun"
-        case "licensed" | "adjustment" | "credit":
-            return name
         case _:
             span = f"{rated.first_unit or 0:,} to {rated.last_unit or 0:,}"
             return f"{name}, tier {rated.tier_index + 1}: {span}" if rated.tier_index is not None else f"{name}: {span}"

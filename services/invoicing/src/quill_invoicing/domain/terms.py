@@ -1,7 +1,7 @@
 """What a customer agreed to, and when each agreement was in force."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -10,6 +10,22 @@ from quill_pricing.price import Price, price_from_document
 from quill_pricing.schedule_history import ScheduleChange, ScheduleHistory
 
 CollectionMode = Literal["stripe-rates", "quill-rates"]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """What held of an item from ``at`` on, until its next change.
+
+    Attributes:
+        paid: Subscribed, and no trial runs.
+        quota: Units the limiter lets through, None for unlimited.
+        quantity: Licensed quantity; None for a metered product, and for a flat price.
+    """
+
+    at: datetime
+    paid: bool
+    quota: int | None = None
+    quantity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +38,8 @@ class TermsItem:
         subscribed: Whether it is billed; otherwise it is the free tier and ``quota`` is its allowance.
         quota: Units the limiter lets through, None for unlimited (L12).
         quantity: Licensed quantity; None for a metered product.
+        changes: What held in the last billing periods, oldest first. The start of this list moves with the billing
+            period, so it is no part of a comparison: every change also shows in the other attributes.
     """
 
     product_key: str
@@ -31,6 +49,7 @@ class TermsItem:
     subscribed: bool
     quota: int | None
     quantity: int | None
+    changes: tuple[ItemChange, ...] = field(default=(), compare=False)
 
     @property
     def price(self) -> Price:
@@ -55,6 +74,7 @@ class CustomerTerms:
         license_id: The license that may ask about this customer (L17, L18).
         anchor: Billing periods are anchor + n x ``interval`` (L21).
         period: The billing period the customer was in when this was written.
+        free_trial_until: Until then nothing is paid; None without a trial.
     """
 
     organization_id: str
@@ -71,6 +91,7 @@ class CustomerTerms:
     interval: str
     period: BillingPeriod
     items: tuple[TermsItem, ...]
+    free_trial_until: datetime | None = None
 
     @property
     def schedule_change(self) -> ScheduleChange:
@@ -87,6 +108,8 @@ class CustomerTerms:
             self.anchor,
             self.interval,
             self.items,
+            self.free_trial_until,
+            self.is_in_trial(self.effective_at),
         ) == (
             other.has_active_subscription,
             other.subscription_id,
@@ -94,7 +117,17 @@ class CustomerTerms:
             other.anchor,
             other.interval,
             other.items,
+            other.free_trial_until,
+            other.is_in_trial(other.effective_at),
         )
+
+    def is_in_trial(self, instant: datetime) -> bool:
+        """Whether a free trial runs, so that nothing is paid."""
+        return self.free_trial_until is not None and instant < self.free_trial_until
+
+    def item(self, product_key: str) -> TermsItem | None:
+        """The item of a product."""
+        return next((item for item in self.items if item.product_key == product_key), None)
 
     def billed_items(self) -> tuple[TermsItem, ...]:
         """The items that cost something."""

@@ -10,7 +10,7 @@ from quill_pricing.period import BillingPeriod
 from quill_invoicing.domain.closing import BilledProduct
 from quill_invoicing.domain.completeness_gate import SourceStanding, Waiver
 from quill_invoicing.domain.reconciliation import Difference
-from quill_invoicing.domain.terms import CustomerTerms, TermsItem
+from quill_invoicing.domain.terms import CustomerTerms, ItemChange, TermsItem
 
 
 def terms_document(terms: CustomerTerms) -> dict[str, Any]:
@@ -26,7 +26,8 @@ def terms_document(terms: CustomerTerms) -> dict[str, Any]:
         "anchor": terms.anchor.isoformat(),
         "interval": terms.interval,
         "period": [terms.period.start.isoformat(), terms.period.end.isoformat()],
-        "items": [{**asdict(item), "price_document": dict(item.price_document)} for item in terms.items],
+        "free_trial_until": _text(terms.free_trial_until),
+        "items": [_item_document(item) for item in terms.items],
     }
 
 
@@ -49,8 +50,22 @@ def terms_from_document(
         anchor=datetime.fromisoformat(document["anchor"]),
         interval=document["interval"],
         period=BillingPeriod(datetime.fromisoformat(start), datetime.fromisoformat(end)),
-        items=tuple(TermsItem(**item) for item in document["items"]),
+        free_trial_until=_instant(document["free_trial_until"]),
+        items=tuple(_item_from_document(item) for item in document["items"]),
     )
+
+
+def _item_document(item: TermsItem) -> dict[str, Any]:
+    return {
+        **asdict(item),
+        "price_document": dict(item.price_document),
+        "changes": [{**asdict(change), "at": change.at.isoformat()} for change in item.changes],
+    }
+
+
+def _item_from_document(document: Mapping[str, Any]) -> TermsItem:
+    changes = (ItemChange(**{**change, "at": datetime.fromisoformat(change["at"])}) for change in document["changes"])
+    return TermsItem(**{**document, "changes": tuple(changes)})
 
 
 def billed_documents(billed: tuple[BilledProduct, ...]) -> list[dict[str, Any]]:
