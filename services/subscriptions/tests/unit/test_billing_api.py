@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from quill_contracts.subscriptions import CustomerSnapshot
-from quill_subscriptions.domain.usage import MeterUsage, PeriodUsage, UsageSnapshot
+from quill_subscriptions.domain.usage import MeterUsage, PeriodUsage, UsageCut, UsageSnapshot
 from quill_subscriptions.store.memory import MemorySubscriptions
 
 GOLDEN = Path(__file__).parent / "golden"
 PERIOD_START = datetime(2026, 3, 17, tzinfo=UTC)
+NOW = datetime(2026, 3, 17, 9, 30, tzinfo=UTC)
 
 
 async def subscribe(caller: Any, organization_id: str = "org-1", **body: Any) -> Any:
@@ -27,7 +28,8 @@ async def subscribe(caller: Any, organization_id: str = "org-1", **body: Any) ->
 
 
 async def use(store: MemorySubscriptions, revision: int = 1, **meters: MeterUsage) -> None:
-    snapshot = UsageSnapshot("org-1", revision, (PeriodUsage(PERIOD_START, meters),))
+    """All of it after the subscription that tests start at `NOW`."""
+    snapshot = UsageSnapshot("org-1", revision, (PeriodUsage(PERIOD_START, meters, (UsageCut(NOW, {}),)),))
     await store.run(lambda tx: tx.keep_usage([snapshot], now=PERIOD_START))
 
 

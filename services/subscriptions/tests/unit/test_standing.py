@@ -14,7 +14,7 @@ from quill_subscriptions.domain.catalog import Catalog
 from quill_subscriptions.domain.customer import Customer, SubscribedProduct, Subscription
 from quill_subscriptions.domain.entitlements import changes_by_itself_at, entitle
 from quill_subscriptions.domain.standing import project, stand
-from quill_subscriptions.domain.usage import MeterUsage
+from quill_subscriptions.domain.usage import MeterUsage, PeriodUsage, UsageCut, UsageSnapshot
 from quill_subscriptions.wire.catalog import catalog_from_document
 
 JANUARY_31 = datetime(2026, 1, 31, tzinfo=UTC)
@@ -68,7 +68,8 @@ def test_what_is_owed_never_exceeds_the_billing_limit(limit: int, used: int) -> 
     customer = replace(CUSTOMER, subscription=subscription, billing_limits=BillingLimits({"product_analytics": limit}))
     now = JANUARY_31 + timedelta(days=2)
     entitlements = entitle(customer, EXAMPLE, now=now)
-    standing = stand(entitlements, {"events": MeterUsage(used, 0, used)}, now=now)
+    period = PeriodUsage(JANUARY_31, {"events": MeterUsage(used, 0, used)}, (UsageCut(now, {"events": 0}),))
+    standing = stand(entitlements, UsageSnapshot("org-1", 1, (period,)), now=now)
     assert standing.owed.amount_minor <= limit * 100
     assert standing.projected_with_limit.amount_minor <= limit * 100
     analytics = standing.products[0]

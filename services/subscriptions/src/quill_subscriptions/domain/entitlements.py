@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
+from quill_pricing.billed_quantity import BillingTerms
 from quill_pricing.money import Money
 from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
 from quill_pricing.quota import quota_for
@@ -12,7 +13,7 @@ from quill_pricing.quota import quota_for
 from quill_subscriptions.domain.billing_limits import BillingLimits
 from quill_subscriptions.domain.catalog import Catalog, Feature, Product
 from quill_subscriptions.domain.customer import Customer
-from quill_subscriptions.domain.item_changes import ItemChange, ItemChanges, cuts_of, kept_since, with_change
+from quill_subscriptions.domain.item_changes import ItemChange, ItemChanges, cuts_of, held_in, kept_since, with_change
 
 CENTS_PER_DOLLAR = 100
 QUOTA_MAX = 10**15 - 1
@@ -27,10 +28,13 @@ class Item:
 
     Attributes:
         paid: subscribed, and no trial runs.
+        paid_from: when a running trial ends and the subscribed product is paid; None without either.
         quota: units of the meter, None is unlimited.
         aggregation: how the meter's usage comes about, as the catalog in force says; ``sum`` for a report's counter.
         carried: a ``last`` value goes on into a billing period in which no event came.
         changes: what held over the last billing periods, oldest first.
+        billed_product: the revision whose price the open billing period is billed at, also after a cancellation in it;
+            None when the product was not paid at any time of the period.
     """
 
     product: Product
@@ -39,9 +43,16 @@ class Item:
     quantity: int | None
     billing_limit_usd: int | None
     quota: int | None
+    paid_from: datetime | None = None
     aggregation: str = "sum"
     carried: bool = False
     changes: tuple[ItemChange, ...] = ()
+    billed_product: Product | None = None
+
+    @property
+    def terms(self) -> list[BillingTerms]:
+        """What held over the last billing periods, for billing the meter (L12)."""
+        return [change.terms for change in self.changes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +119,14 @@ def entitle(
         for item in _items(customer, catalog, now=instant):
             changes[item.product.key] = _changed(changes, item, at=instant)
     periods = _recent_periods(customer, now=now)
-    items = tuple(
-        replace(item, changes=kept_since(_changed(changes, item, at=effective_at or now), periods[0].start))
-        for item in _items(customer, catalog, now=now)
-    )
+    items: list[Item] = []
+    for item in _items(customer, catalog, now=now):
+        told = kept_since(_changed(changes, item, at=effective_at or now), periods[0].start)
+        billed = _billed_product(item.product.key, told, catalog, periods[-1])
+        items.append(replace(item, changes=told, billed_product=billed))
     return Entitlements(
         period=periods[-1],
-        items=items,
+        items=tuple(items),
         features=_features(items, in_trial=_is_in_trial(customer, now)),
         billing_limits=customer.billing_limits.at(now),
         recent_periods=periods,
@@ -125,6 +137,7 @@ def _items(customer: Customer, catalog: Catalog, *, now: datetime) -> list[Item]
     """What holds at ``now`` by the catalog in force, without the changes that led there."""
     limits = customer.billing_limits.at(now)
     held = {item.product_key: item for item in customer.subscription.products} if customer.subscription else {}
+    in_trial = _is_in_trial(customer, now)
     items: list[Item] = []
     for offered in catalog.in_force:
         bought = held.get(offered.key)
@@ -136,10 +149,11 @@ def _items(customer: Customer, catalog: Catalog, *, now: datetime) -> list[Item]
             Item(
                 product=product,
                 subscribed=bought is not None,
-                paid=bought is not None and not _is_in_trial(customer, now),
+                paid=bought is not None and not in_trial,
                 quantity=bought.quantity if bought is not None and not product.is_metered else None,
                 billing_limit_usd=limit,
                 quota=_quota(product, subscribed=bought is not None, limit_usd=limit),
+                paid_from=customer.free_trial_until if bought is not None and in_trial else None,
                 aggregation="sum" if meter is None else meter.aggregation,
                 carried=meter is not None and meter.carried,
             )
@@ -149,7 +163,15 @@ def _items(customer: Customer, catalog: Catalog, *, now: datetime) -> list[Item]
 
 def _changed(changes: ItemChanges, item: Item, *, at: datetime) -> tuple[ItemChange, ...]:
     key = item.product.key
-    return with_change(changes.get(key, ()), ItemChange(at, item.paid, item.quota, item.quantity))
+    revision = item.product.revision if item.subscribed else None
+    return with_change(changes.get(key, ()), ItemChange(at, item.paid, item.quota, item.quantity, revision))
+
+
+def _billed_product(key: str, changes: Sequence[ItemChange], catalog: Catalog, period: BillingPeriod) -> Product | None:
+    """The newest revision that was subscribed in the period, if it was paid at any time of it (V14)."""
+    held = held_in(changes, period)
+    revisions = [change.product_revision for change in held if change.product_revision is not None]
+    return catalog.revision(key, revisions[-1]) if revisions and any(change.paid for change in held) else None
 
 
 def _boundaries(customer: Customer, *, published: Published, now: datetime) -> list[datetime]:

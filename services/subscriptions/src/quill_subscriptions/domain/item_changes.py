@@ -24,12 +24,14 @@ class ItemChange:
         paid: the product is subscribed, and no trial runs.
         quota: units per billing period; None is unlimited, or the product has no meter.
         quantity: licensed units of a subscribed product without a meter.
+        product_revision: the revision it is subscribed at, whose price is billed; None without a subscription.
     """
 
     at: datetime
     paid: bool
     quota: int | None = None
     quantity: int | None = None
+    product_revision: int | None = None
 
     @property
     def terms(self) -> BillingTerms:
@@ -78,12 +80,23 @@ def kept_since(changes: Sequence[ItemChange], since: datetime) -> tuple[ItemChan
 def _folded(changes: Sequence[ItemChange]) -> list[ItemChange]:
     kept = [changes[0]]
     for change in changes[1:]:
-        is_needed = len(kept) == 1 or is_cut(kept[-2].terms, kept[-1].terms) or is_cut(kept[-1].terms, change.terms)
-        if is_needed or kept[-1].quantity != change.quantity or kept[-2].quantity != kept[-1].quantity:
-            kept.append(change)
-        else:
+        if len(kept) > 1 and not _matters(kept[-2], kept[-1]) and not _matters(kept[-1], change):
             kept[-1] = change
+        else:
+            kept.append(change)
     return kept
+
+
+def _matters(before: ItemChange, after: ItemChange) -> bool:
+    """Whether a bill depends on the instant of this change."""
+    is_other_item = (before.quantity, before.product_revision) != (after.quantity, after.product_revision)
+    return is_other_item or is_cut(before.terms, after.terms)
+
+
+def held_in(changes: Sequence[ItemChange], period: BillingPeriod) -> tuple[ItemChange, ...]:
+    """The changes that held at any instant of a billing period, the one before its start included."""
+    before = [change for change in changes if change.at <= period.start]
+    return (*before[-1:], *(change for change in changes if period.start < change.at < period.end))
 
 
 def cuts_of(metered: Iterable[Sequence[ItemChange]], periods: Iterable[BillingPeriod]) -> tuple[datetime, ...]:

@@ -1,15 +1,15 @@
 """Where a customer stands in its billing period: used, owed so far, and where that leads if it goes on."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from quill_pricing.billed_quantity import MeteredUsage, billed_quantity, chargeable_quantity, quantity_against_limit
 from quill_pricing.money import Money
 from quill_pricing.period import BillingPeriod
 from quill_pricing.rating import Rating, amount_minor, rate
 
 from quill_subscriptions.domain.entitlements import QUOTA_MAX, Entitlements, Item
-from quill_subscriptions.domain.usage import MeterUsage
+from quill_subscriptions.domain.usage import Meter, UsageSnapshot
 
 CURRENCY = "usd"
 MICROSECOND = timedelta(microseconds=1)
@@ -19,26 +19,34 @@ MICROSECOND = timedelta(microseconds=1)
 class ProductStanding:
     """One product in the current billing period. Quantities in units of its meter.
 
-    ``rating`` prices the billable quantity: the period maximum up to the quota (L12). It is owed only if subscribed;
-    without a subscription it explains how far the free tiers are filled.
+    Attributes:
+        compared_usage: what the limit is compared with: chargeable usage while the product is paid, all usage
+            otherwise (D1).
+        finished_usage: the part of ``compared_usage`` that finished days made (L6). Of a day that is still counted and
+            that a cut splits nothing is in here.
+        rating: prices the billed quantity (L12). Without ``is_owed`` it explains how far the free tiers are filled.
+        is_owed: the product was paid at some time of the period, so the invoice will bill it.
+        projected_usage: ``compared_usage`` at the end of the period.
     """
 
     item: Item
-    usage: MeterUsage
+    compared_usage: int
+    finished_usage: int
     rating: Rating
+    is_owed: bool
     projected_usage: int
     projected: Money
     projected_with_limit: Money
 
     @property
     def owed(self) -> Money:
-        return self.rating.total if self.item.subscribed else Money.zero(CURRENCY)
+        return self.rating.total if self.is_owed else Money.zero(CURRENCY)
 
     @property
     def has_exceeded_limit(self) -> bool:
         """Reached counts as exceeded: the next unit would be dropped."""
         quota = self.item.quota
-        return self.item.product.is_metered and quota is not None and self.usage.to_date >= max(quota, 1)
+        return self.item.product.is_metered and quota is not None and self.compared_usage >= max(quota, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +69,81 @@ class Standing:
         return Money.sum_of((product.projected_with_limit for product in self.products), CURRENCY)
 
 
-def stand(entitlements: Entitlements, meters: Mapping[str, MeterUsage], *, now: datetime) -> Standing:
-    """Put usage, quota and price together."""
+def stand(entitlements: Entitlements, usage: UsageSnapshot | None, *, now: datetime) -> Standing:
+    """Put usage, quota and price together; None for an organization of which no usage was heard."""
+    known = UsageSnapshot("", revision=0) if usage is None else usage
+    period = entitlements.period
     return Standing(
         entitlements,
         tuple(
-            _product(item, meters.get(item.product.usage_key or "", MeterUsage()), entitlements.period, now=now)
+            _licensed(item)
+            if item.product.usage_key is None
+            else _metered(item, item.product.usage_key, known, period, now)
             for item in entitlements.items
         ),
     )
 
 
-def _product(item: Item, usage: MeterUsage, period: BillingPeriod, *, now: datetime) -> ProductStanding:
-    if not item.product.is_metered:
-        rating = rate(price=item.product.price, quantity=item.quantity or 0)
-        owed = rating.total if item.subscribed else Money.zero(CURRENCY)
-        return ProductStanding(item, usage, rating, projected_usage=0, projected=owed, projected_with_limit=owed)
-    projected_usage = max(project(usage.to_date, period, now=now), usage.maximum)
+def _licensed(item: Item) -> ProductStanding:
+    rating = rate(price=item.product.price, quantity=item.quantity or 0)
+    owed = rating.total if item.subscribed else Money.zero(CURRENCY)
     return ProductStanding(
         item=item,
-        usage=usage,
-        rating=rate(price=item.product.price, quantity=_up_to(item.quota, usage.maximum)),
-        projected_usage=projected_usage,
-        projected=_owed(item, projected_usage),
-        projected_with_limit=_owed(item, _up_to(item.quota, projected_usage)),
+        compared_usage=0,
+        finished_usage=0,
+        rating=rating,
+        is_owed=item.subscribed,
+        projected_usage=0,
+        projected=owed,
+        projected_with_limit=owed,
     )
+
+
+def _metered(
+    item: Item, usage_key: str, snapshot: UsageSnapshot, period: BillingPeriod, now: datetime
+) -> ProductStanding:
+    meter = Meter(usage_key, item.aggregation, item.carried)
+    finished = snapshot.metered(meter, period.start, lambda each: each.complete)
+    to_date = snapshot.metered(meter, period.start, lambda each: each.to_date)
+    # Bills depend on the greatest number that was ever published (L3), limits on what is counted now.
+    greatest = snapshot.metered(meter, period.start, lambda each: each.maximum)
+    terms = item.terms
+    compared = quantity_against_limit(to_date, terms, period, now=now)
+    price = (item.billed_product or item.product).price
+    billed = billed_quantity(greatest, terms, period)
+    shown = billed if item.billed_product is not None else _up_to(item.quota, compared)
+    to_come = _to_come(to_date, period, since=_paid_from(item, now), now=now)
+    chargeable = min(chargeable_quantity(to_date, terms, period) + to_come, QUOTA_MAX)
+    projected = max(billed, chargeable)
+    with_limit = max(billed, _up_to(item.quota, chargeable))
+    will_be_owed = item.billed_product is not None or _is_paid_before(item, period.end)
+    return ProductStanding(
+        item=item,
+        compared_usage=compared,
+        finished_usage=quantity_against_limit(finished, terms, period, now=now),
+        rating=rate(price=price, quantity=shown),
+        is_owed=item.billed_product is not None,
+        projected_usage=min(compared + _to_come(to_date, period, since=now, now=now), QUOTA_MAX),
+        projected=Money(amount_minor(price, projected) if will_be_owed else 0, CURRENCY),
+        projected_with_limit=Money(amount_minor(price, with_limit) if will_be_owed else 0, CURRENCY),
+    )
+
+
+def _paid_from(item: Item, now: datetime) -> datetime | None:
+    return now if item.paid else item.paid_from
+
+
+def _is_paid_before(item: Item, end: datetime) -> bool:
+    return item.paid or (item.paid_from is not None and item.paid_from < end)
+
+
+def _to_come(usage: MeteredUsage, period: BillingPeriod, *, since: datetime | None, now: datetime) -> int:
+    """Units from ``since`` to the end of the period at the pace of the period so far; a gauge keeps its value."""
+    if usage.is_last_value or since is None or since >= period.end:
+        return 0
+    whole = project(usage.total, period, now=now) - usage.total
+    left = period.end - now
+    return whole * ((period.end - since) // MICROSECOND) // (left // MICROSECOND)
 
 
 def project(usage: int, period: BillingPeriod, *, now: datetime) -> int:
@@ -97,10 +155,6 @@ def project(usage: int, period: BillingPeriod, *, now: datetime) -> int:
     if not elapsed:
         return usage
     return min(usage * (period.duration // MICROSECOND) // elapsed, QUOTA_MAX)
-
-
-def _owed(item: Item, quantity: int) -> Money:
-    return Money(amount_minor(item.product.price, quantity) if item.subscribed else 0, CURRENCY)
 
 
 def _up_to(quota: int | None, quantity: int) -> int:

@@ -26,8 +26,7 @@ async def view_billing(record: CustomerRecord, *, tx: SubscriptionsTransaction, 
     catalog = await catalog_in_force(tx)
     entitlements = entitle(record.customer, catalog, now=now, published=record.published)
     usage = await tx.usage(record.customer.organization_id)
-    meters = {} if usage is None else usage.in_period(entitlements.period.start)
-    return BillingView(record, stand(entitlements, meters, now=now))
+    return BillingView(record, stand(entitlements, usage, now=now))
 
 
 async def view_customer(

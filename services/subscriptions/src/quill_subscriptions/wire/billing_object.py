@@ -4,10 +4,10 @@ from datetime import datetime
 from typing import Any
 
 from quill_pricing.money import Money
-from quill_pricing.price import FlatPrice
+from quill_pricing.price import FlatPrice, Price
 
 from quill_subscriptions.domain.customer import Customer
-from quill_subscriptions.domain.entitlements import Entitlements
+from quill_subscriptions.domain.entitlements import Entitlements, Item
 from quill_subscriptions.domain.standing import ProductStanding, Standing
 from quill_subscriptions.wire.catalog import feature_to_wire
 from quill_subscriptions.wire.offer import product_document, tier_documents
@@ -74,7 +74,7 @@ def _usage_summary(standing: Standing) -> dict[str, Any]:
     summary: dict[str, Any] = {key: {"usage": 0, "limit": None} for key in REQUIRED_METERS}
     for product in standing.products:
         if product.item.product.usage_key is not None:
-            summary[product.item.product.usage_key] = {"usage": product.usage.complete, "limit": product.item.quota}
+            summary[product.item.product.usage_key] = {"usage": product.finished_usage, "limit": product.item.quota}
     return summary
 
 
@@ -84,16 +84,21 @@ def _product(product: ProductStanding, *, forecast: bool) -> dict[str, Any]:
         **product_document(item.product, subscribed=item.subscribed),
         "usage_limit": item.quota,
         "has_exceeded_limit": product.has_exceeded_limit,
-        "percentage_usage": _percentage(product.usage.complete, item.quota),
-        "current_usage": product.usage.complete,
+        "percentage_usage": _percentage(product.finished_usage, item.quota),
+        "current_usage": product.finished_usage,
         "projected_usage": product.projected_usage if forecast else None,
-        "tiers": tier_documents(item.product.price, product.rating, owed=item.subscribed),
+        "tiers": tier_documents(_billed_price(item), product.rating, owed=product.is_owed),
         "current_amount_usd": _money(product.owed),
         "current_amount_usd_before_addons": _money(product.owed),
         "projected_amount_usd": _money(product.projected) if forecast else None,
         "projected_amount_usd_with_limit": _money(product.projected_with_limit) if forecast else None,
         "addons": [],
     }
+
+
+def _billed_price(item: Item) -> Price:
+    """The price that the amounts of the open billing period come from, also after a cancellation in it."""
+    return (item.billed_product or item.product).price
 
 
 def _percentage(usage: int, quota: int | None) -> float:

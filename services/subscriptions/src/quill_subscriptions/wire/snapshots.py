@@ -11,7 +11,7 @@ from quill_contracts.usage import PeriodUsageSnapshot
 from quill_subscriptions.domain.customer import Customer
 from quill_subscriptions.domain.entitlements import Entitlements, Item
 from quill_subscriptions.domain.members import MemberRegister
-from quill_subscriptions.domain.usage import MeterUsage, PeriodUsage, UsageSnapshot
+from quill_subscriptions.domain.usage import MeterUsage, PeriodUsage, UsageCut, UsageSnapshot
 from quill_subscriptions.wire.catalog import feature_to_wire, price_document
 
 _AGGREGATION: TypeAdapter[Aggregation] = TypeAdapter(Aggregation)
@@ -92,6 +92,7 @@ def usage_from_wire(snapshot: PeriodUsageSnapshot) -> UsageSnapshot:
                     key: MeterUsage(complete=meter.complete, partial=meter.partial, maximum=meter.maximum)
                     for key, meter in period.meters.items()
                 },
+                cuts=tuple(UsageCut(at=cut.at, used=dict(cut.used)) for cut in period.cuts),
             )
             for period in snapshot.periods
         ),
