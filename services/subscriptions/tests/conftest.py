@@ -18,6 +18,7 @@ from quill_subscriptions.api.billing_updates import billing_update_routes
 from quill_subscriptions.api.catalog import catalog_routes
 from quill_subscriptions.api.customers import customer_routes
 from quill_subscriptions.api.licenses import license_routes
+from quill_subscriptions.api.quantities import quantity_routes
 from quill_subscriptions.domain.catalog import Catalog
 from quill_subscriptions.ports import SubscriptionsStore
 from quill_subscriptions.store.memory import MemorySubscriptions
@@ -130,6 +131,7 @@ def calling(access: Access, clock: MovableClock) -> Callable[[SubscriptionsStore
             routers=[
                 billing_routes(store, access),
                 customer_routes(store, access),
+                quantity_routes(store, access),
                 license_routes(store, access),
                 catalog_routes(store, access),
                 billing_update_routes(store, access),

@@ -18,6 +18,7 @@ from quill_cli import (
     operations,
     runs,
     sources,
+    subscriptions,
     updates,
     usage,
     usage_backfill,
@@ -70,6 +71,7 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     app.add_typer(customer_credits.commands(connect), name="credits")
     app.add_typer(operations.commands(connect), name="operations")
     app.add_typer(sources.commands(connect), name="sources")
+    app.add_typer(subscriptions.commands(connect), name="subscriptions")
     licenses_group = licenses.commands(connect)
     further_licenses.add_to(licenses_group, connect)
     app.add_typer(licenses_group, name="licenses")

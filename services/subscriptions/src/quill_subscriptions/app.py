@@ -16,6 +16,7 @@ from quill_subscriptions.api.billing_updates import billing_update_routes
 from quill_subscriptions.api.catalog import catalog_routes
 from quill_subscriptions.api.customers import customer_routes
 from quill_subscriptions.api.licenses import license_routes
+from quill_subscriptions.api.quantities import quantity_routes
 from quill_subscriptions.domain.customer import Customer
 from quill_subscriptions.settings import SubscriptionsSettings
 from quill_subscriptions.store.postgres import PostgresSubscriptions
@@ -36,6 +37,7 @@ def build(settings: SubscriptionsSettings) -> Service:
         routers=[
             billing_routes(store, access),
             customer_routes(store, access),
+            quantity_routes(store, access),
             license_routes(store, access),
             catalog_routes(store, access),
             billing_update_routes(store, access),

@@ -13,6 +13,7 @@ from quill_subscriptions.api.access import Access
 from quill_subscriptions.api.billing import billing_routes
 from quill_subscriptions.api.catalog import catalog_routes
 from quill_subscriptions.api.customers import customer_routes
+from quill_subscriptions.api.quantities import quantity_routes
 from quill_subscriptions.store.memory import MemorySubscriptions
 
 OTHER_SECRET = b"another-secret-that-is-long-enough-for-hs256"
@@ -136,10 +137,11 @@ def test_every_route_declares_one_policy(access: Access) -> None:
     routers: list[APIRouter] = [
         billing_routes(store, access),
         customer_routes(store, access),
+        quantity_routes(store, access),
         catalog_routes(store, access),
     ]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
-    assert len(routes) == 13
+    assert len(routes) == 14
     for route in routes:
         declared = [d.call for d in route.dependant.dependencies if d.call in access.policies]
         assert len(declared) == 1, f"{route.methods} {route.path} declares {len(declared)} policies"

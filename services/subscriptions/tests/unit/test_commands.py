@@ -9,6 +9,7 @@ from quill_subscriptions.domain.commands import (
     CancelSubscription,
     ChangeBillingLimits,
     ChangeNeverDropData,
+    ChangeQuantities,
     ChangeTrustScores,
     CustomerCommand,
     IllegalMove,
@@ -29,6 +30,7 @@ from quill_subscriptions.domain.customer import (
     OrganizationRenamed,
     Project,
     ProjectsRegistered,
+    QuantitiesChanged,
     SubscribedProduct,
     Subscription,
     SubscriptionCancelled,
@@ -53,6 +55,15 @@ FREE = Customer(
     interval="1 month",
 )
 PAYING = replace(FREE, subscription=SUBSCRIPTION)
+SEATED = replace(
+    FREE,
+    subscription=Subscription(
+        "sub-1",
+        (ANALYTICS, SubscribedProduct("desks", 4, quantity=2), SubscribedProduct("seats", 1, quantity=3)),
+        "stripe-rates",
+        NOW,
+    ),
+)
 LIMITED = replace(PAYING, billing_limits=BillingLimits({"product_analytics": 50}))
 REGISTER = Register("org-1", "Hedgehog Ltd", "c-1", "cloud-eu", "cloud")
 TWO_PROJECTS = (Project("1", "phc_a"), Project("2", "phc_b"))
@@ -80,6 +91,20 @@ LEGAL: list[tuple[str, Customer | None, CustomerCommand, tuple[CustomerEvent, ..
     ("renames", FREE, Rename("Hog"), (OrganizationRenamed("Hedgehog Ltd", "Hog"),)),
     ("keeps its name", FREE, Rename("Hedgehog Ltd"), ()),
     ("starts paying", FREE, start(ANALYTICS), (SubscriptionStarted(None, SUBSCRIPTION),)),
+    (
+        "holds more seats and fewer desks",
+        SEATED,
+        ChangeQuantities({"seats": 30, "desks": 1}),
+        (QuantitiesChanged({"desks": 2, "seats": 3}, {"desks": 1, "seats": 30}),),
+    ),
+    (
+        "names only what changes",
+        SEATED,
+        ChangeQuantities({"seats": 30, "desks": 2}),
+        (QuantitiesChanged({"seats": 3}, {"seats": 30}),),
+    ),
+    ("holds as many seats", SEATED, ChangeQuantities({"seats": 3}), ()),
+    ("names no quantity", SEATED, ChangeQuantities({}), ()),
     ("stops paying", PAYING, CancelSubscription(), (SubscriptionCancelled(SUBSCRIPTION, None),)),
     (
         "sets a limit",
@@ -151,6 +176,11 @@ ILLEGAL: list[tuple[str, Customer | None, CustomerCommand]] = [
     ("repeated_product", FREE, start(ANALYTICS, ANALYTICS)),
     ("invalid_quantity", FREE, start(SubscribedProduct("seats", 1, quantity=0))),
     ("no_active_subscription", FREE, CancelSubscription()),
+    ("not_registered", None, ChangeQuantities({"seats": 3})),
+    ("no_active_subscription", FREE, ChangeQuantities({"seats": 3})),
+    ("not_subscribed", PAYING, ChangeQuantities({"seats": 3})),
+    ("invalid_quantity", SEATED, ChangeQuantities({"seats": 0})),
+    ("invalid_quantity", SEATED, ChangeQuantities({"desks": 5, "seats": -1})),
     ("period_over", PAYING, limits({"surveys": 1}, starts=NOW)),
     ("repeated_team_id", FREE, RegisterProjects((Project("1", "phc_a"), Project("1", "phc_b")))),
     ("repeated_api_token", FREE, RegisterProjects((Project("1", "phc_a"), Project("2", "phc_a")))),
@@ -221,3 +251,29 @@ class TestLimitsOfTheNextPeriod:
     def test_nonsense_cannot_be_built(self, wrong: dict[str, object]) -> None:
         with pytest.raises(ValueError, match=r"billing limit|next period"):
             BillingLimits(**wrong)  # type: ignore[arg-type]
+
+
+def test_other_quantities_leave_the_price_and_the_rest_as_they_were() -> None:
+    seated = evolve(SEATED, QuantitiesChanged({"seats": 3}, {"seats": 30}), at=NOW)
+    assert seated.subscription is not None
+    assert seated.subscription.products == (
+        ANALYTICS,
+        SubscribedProduct("desks", 4, quantity=2),
+        SubscribedProduct("seats", 1, quantity=30),
+    )
+    assert replace(seated, subscription=SEATED.subscription) == SEATED
+
+
+def test_a_refused_quantity_names_its_field() -> None:
+    for command, attribute in (
+        (ChangeQuantities({"seats": 0}), "quantities__seats"),
+        (ChangeQuantities({"chairs": 1}), "quantities__chairs"),
+    ):
+        with pytest.raises(IllegalMove) as refused:
+            decide(SEATED, command, now=NOW)
+        assert refused.value.attribute == attribute
+
+
+def test_quantities_without_a_subscription_are_a_broken_history() -> None:
+    with pytest.raises(BrokenHistory):
+        evolve(FREE, QuantitiesChanged({"seats": 3}, {"seats": 30}), at=NOW)

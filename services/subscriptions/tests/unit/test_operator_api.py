@@ -37,6 +37,10 @@ async def test_a_subscription_is_started_and_cancelled_once(registered: Any) -> 
         ({"products": []}, "products"),
         ({"products": ["teleporter"]}, "products"),
         ({"products": ["surveys"], "quantities": {"surveys": 2}}, "quantities__surveys"),
+        (
+            {"products": ["platform_enterprise"], "quantities": {"platform_enterprise": 2}},
+            "quantities__platform_enterprise",
+        ),
         ({"products": ["seats"], "quantities": {"seats": 0}}, "quantities__seats"),
         ({"products": ["seats"], "quantities": {"surveys": 1}}, None),
         ({"products": ["seats"], "collection_mode": "barter"}, "collection_mode"),
@@ -49,6 +53,63 @@ async def test_a_wrong_subscription_is_refused_by_field(
 ) -> None:
     answer = await registered.http.post("/v1/customers/org-1/subscription", headers=registered.operator, json=body)
     assert (answer.status_code, answer.json()["attr"]) == (400, attr)
+
+
+async def test_seats_change_inside_a_period_and_a_repeat_changes_nothing(registered: Any) -> None:
+    """K5: the command, its event and the snapshot."""
+    path, operator = "/v1/customers/org-1/subscription", registered.operator
+    start = {"products": ["seats", "surveys"], "quantities": {"seats": 3}}
+    first = (await registered.http.post(path, headers=operator, json=start)).json()
+    changed = await registered.http.post(f"{path}/quantities", headers=operator, json={"quantities": {"seats": 30}})
+    assert changed.status_code == 200, changed.text
+    snapshot = CustomerSnapshot.model_validate(changed.json())
+    seats = next(item for item in snapshot.items if item.product_key == "seats")
+    assert (seats.quantity, seats.changes[-1].quantity, seats.subscribed) == (30, 30, True)
+    assert snapshot.revision == first["revision"] + 1
+    again = await registered.http.post(f"{path}/quantities", headers=operator, json={"quantities": {"seats": 30}})
+    assert again.json()["revision"] == snapshot.revision
+    history = (await registered.http.get("/v1/customers/org-1/history", headers=operator)).json()["results"]
+    assert [(event["type"], event["before"], event["after"]) for event in history[2:]] == [
+        ("QuantitiesChanged", {"seats": 3}, {"seats": 30})
+    ]
+    assert history[-1]["actor"].startswith("operator:")
+
+
+@pytest.mark.parametrize(
+    ("quantities", "status", "code", "attr"),
+    [
+        ({"seats": 0}, 400, None, "quantities__seats"),
+        ({"seats": 2.5}, 400, None, "quantities__seats"),
+        ({"seats": True}, 400, None, "quantities__seats"),
+        ({"seats": 10**6 + 1}, 400, None, "quantities__seats"),
+        ({}, 400, None, "quantities"),
+        ({"teleporter": 2}, 400, "unknown_product", "quantities__teleporter"),
+        ({"surveys": 2}, 400, "unknown_product", "quantities__surveys"),  # metered
+        ({"seats": 4, "surveys": 2}, 400, "unknown_product", "quantities__surveys"),  # all or nothing
+        ({"platform_enterprise": 2}, 400, "unknown_product", "quantities__platform_enterprise"),  # flat
+        ({"platform_enterprise": 1}, 409, "not_subscribed", "quantities__platform_enterprise"),
+    ],
+)
+async def test_wrong_quantities_are_refused_by_field_and_change_nothing(
+    registered: Any, quantities: dict[str, Any], status: int, code: str | None, attr: str
+) -> None:
+    path, operator = "/v1/customers/org-1/subscription", registered.operator
+    start = {"products": ["seats", "surveys"], "quantities": {"seats": 3}}
+    started = (await registered.http.post(path, headers=operator, json=start)).json()
+    refused = await registered.http.post(f"{path}/quantities", headers=operator, json={"quantities": quantities})
+    assert (refused.status_code, refused.json()["attr"]) == (status, attr)
+    assert code is None or refused.json()["code"] == code
+    now = (await registered.http.get("/v1/customers/org-1", headers=operator)).json()
+    assert now["revision"] == started["revision"]
+
+
+async def test_seats_cannot_change_without_a_subscription_or_a_token(registered: Any) -> None:
+    path, body = "/v1/customers/org-1/subscription/quantities", {"quantities": {"seats": 4}}
+    refused = await registered.http.post(path, headers=registered.operator, json=body)
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_active_subscription")
+    assert (await registered.http.post(path, json=body)).status_code == 401
+    unknown = await registered.http.post(path.replace("org-1", "org-9"), headers=registered.operator, json=body)
+    assert unknown.status_code == 404
 
 
 async def test_seats_and_flat_prices_are_owed_from_the_start(registered: Any) -> None:

@@ -29,7 +29,9 @@ def refusals() -> Iterator[None]:
         raise Forbidden("permission_denied", str(error)) from error
     except UnknownProduct as error:
         raise Problem(400, "unknown_product", str(error), attr=error.attribute) from error
-    except (IllegalMove, TooManyChanges) as error:
+    except IllegalMove as error:
+        raise Problem(409, error.code, str(error), attr=error.attribute) from error
+    except TooManyChanges as error:
         raise Problem(409, error.code, str(error)) from error
     except UnknownCustomer as error:
         raise Problem(404, "not_found", str(error)) from error

@@ -16,6 +16,7 @@ from quill_subscriptions.domain.customer import (
     OrganizationRenamed,
     Project,
     ProjectsRegistered,
+    QuantitiesChanged,
     SubscribedProduct,
     Subscription,
     SubscriptionCancelled,
@@ -60,6 +61,13 @@ class StartSubscription:
 @dataclass(frozen=True, slots=True)
 class CancelSubscription:
     """Stop paying, at once; the free allowance remains."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeQuantities:
+    """Hold these quantities of licensed products from now on; products not named keep theirs."""
+
+    quantities: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,7 @@ CustomerCommand = (
     | Rename
     | StartSubscription
     | CancelSubscription
+    | ChangeQuantities
     | ChangeBillingLimits
     | ChangeTrustScores
     | ChangeNeverDropData
@@ -131,11 +140,17 @@ CustomerCommand = (
 
 
 class IllegalMove(ValueError):
-    """The customer's state does not allow this. ``code`` is stable, for machines."""
+    """The customer's state does not allow this.
 
-    def __init__(self, code: str, detail: str) -> None:
+    Attributes:
+        code: stable, for machines.
+        attribute: the path of the field at fault, e.g. ``quantities__seats``; None when no single field is.
+    """
+
+    def __init__(self, code: str, detail: str, *, attribute: str | None = None) -> None:
         super().__init__(detail)
         self.code = code
+        self.attribute = attribute
 
 
 def decide(  # noqa: C901, PLR0911, PLR0912 - one branch per command
@@ -159,6 +174,8 @@ def decide(  # noqa: C901, PLR0911, PLR0912 - one branch per command
             if customer.subscription is None:
                 raise IllegalMove("no_active_subscription", "there is no active subscription to cancel")
             return (SubscriptionCancelled(customer.subscription, None),)
+        case ChangeQuantities():
+            return _change_quantities(customer, command)
         case ChangeBillingLimits():
             return _change_limits(customer, command, now=now)
         case ChangeTrustScores():
@@ -180,6 +197,7 @@ def decide(  # noqa: C901, PLR0911, PLR0912 - one branch per command
 
 _Change = (
     OrganizationRenamed
+    | QuantitiesChanged
     | BillingLimitsChanged
     | TrustScoresChanged
     | NeverDropDataChanged
@@ -226,6 +244,28 @@ def _start(customer: Customer, command: StartSubscription, *, now: datetime) -> 
         started_at=now,
     )
     return (SubscriptionStarted(before=None, after=started),)
+
+
+def _change_quantities(customer: Customer, command: ChangeQuantities) -> tuple[CustomerEvent, ...]:
+    if customer.subscription is None:
+        raise IllegalMove("no_active_subscription", "there is no active subscription; start one with these quantities")
+    before: dict[str, int] = {}
+    after: dict[str, int] = {}
+    for key, quantity in sorted(command.quantities.items()):
+        held = customer.subscription.quantity_of(key)
+        if held is None:
+            raise IllegalMove(
+                "not_subscribed", f"the subscription does not include {key}", attribute=f"quantities__{key}"
+            )
+        if quantity < 1:
+            raise IllegalMove(
+                "invalid_quantity",
+                f"a licensed quantity is one or more, not {quantity}; to hold nothing, cancel the subscription",
+                attribute=f"quantities__{key}",
+            )
+        if quantity != held:
+            before[key], after[key] = held, quantity
+    return _unless_same(QuantitiesChanged(before, after))
 
 
 def _change_limits(customer: Customer, command: ChangeBillingLimits, *, now: datetime) -> tuple[CustomerEvent, ...]:

@@ -38,6 +38,15 @@ class Subscription:
     collection_mode: CollectionMode
     started_at: datetime
 
+    def quantity_of(self, product_key: str) -> int | None:
+        """How much is held of a product; None when the subscription does not name it."""
+        return next((held.quantity for held in self.products if held.product_key == product_key), None)
+
+    def with_quantities(self, quantities: Mapping[str, int]) -> "Subscription":
+        """The subscription with other quantities of some of its products."""
+        products = (replace(held, quantity=quantities.get(held.product_key, held.quantity)) for held in self.products)
+        return replace(self, products=tuple(products))
+
 
 @dataclass(frozen=True, slots=True)
 class Customer:
@@ -100,6 +109,14 @@ class SubscriptionCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantitiesChanged:
+    """The customer holds more or less of some licensed products (seats) from now on; those that changed, by key."""
+
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class BillingLimitsChanged:
     """Limits were set or removed, now or from the next billing period."""
 
@@ -153,6 +170,7 @@ CustomerEvent = (
     | OrganizationRenamed
     | SubscriptionStarted
     | SubscriptionCancelled
+    | QuantitiesChanged
     | BillingLimitsChanged
     | TrustScoresChanged
     | NeverDropDataChanged
@@ -172,14 +190,18 @@ class RecordedEvent:
 
 
 class BrokenHistory(ValueError):
-    """Events that cannot follow each other: a stream begins with its registration and has exactly one."""
+    """Events that cannot follow each other.
+
+    A stream begins with its registration and has exactly one. Quantities change only while a subscription is active.
+    """
 
 
 def evolve(customer: Customer | None, event: CustomerEvent, *, at: datetime) -> Customer:
     """The customer after one more event; says yes to every recorded fact.
 
     Raises:
-        BrokenHistory: the first event is not the registration, or a later one is.
+        BrokenHistory: the first event is not the registration, or a later one is; or quantities changed without a
+            subscription.
     """
     if isinstance(event, CustomerRegistered):
         if customer is not None:
@@ -199,7 +221,7 @@ def evolve(customer: Customer | None, event: CustomerEvent, *, at: datetime) -> 
     return _changed(customer, event)
 
 
-def _changed(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR0911 - one branch per event
+def _changed(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: C901, PLR0911 - one branch per event
     match event:
         case CustomerRegistered():
             raise BrokenHistory(f"{event.organization_id} is registered twice")
@@ -207,6 +229,8 @@ def _changed(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR
             return replace(customer, organization_name=event.after)
         case SubscriptionStarted() | SubscriptionCancelled():
             return replace(customer, subscription=event.after)
+        case QuantitiesChanged():
+            return _with_quantities(customer, event)
         case BillingLimitsChanged():
             return replace(customer, billing_limits=event.after)
         case TrustScoresChanged():
@@ -221,6 +245,12 @@ def _changed(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR
             return replace(customer, further_license_ids=event.after)
         case _:
             assert_never(event)
+
+
+def _with_quantities(customer: Customer, event: QuantitiesChanged) -> Customer:
+    if customer.subscription is None:
+        raise BrokenHistory("quantities changed without a subscription")
+    return replace(customer, subscription=customer.subscription.with_quantities(event.after))
 
 
 def replay(events: Iterable[RecordedEvent]) -> Customer | None:

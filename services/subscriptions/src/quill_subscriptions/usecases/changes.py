@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
+from quill_pricing.price import FlatPrice
+
 from quill_subscriptions.domain.catalog import Catalog, Product
 from quill_subscriptions.domain.commands import (
     ChangeBillingLimits,
+    ChangeQuantities,
     ChangeTrustScores,
     CustomerCommand,
     Register,
@@ -224,10 +227,34 @@ def subscription_command(
         product = catalog.product(key)
         if product is None:
             raise UnknownProduct(f"no such product: {key}", attribute="products")
-        if product.is_metered and key in quantities:
-            raise UnknownProduct(f"{key} is metered and has no licensed quantity", attribute=f"quantities__{key}")
+        if key in quantities:
+            _check_licensed(product, quantities[key])
         bought.append(SubscribedProduct(key, product.revision, quantities.get(key, 1)))
     return StartSubscription(subscription_id=subscription_id, products=tuple(bought), collection_mode=collection_mode)
+
+
+def quantities_command(customer: Customer, catalog: Catalog, quantities: Mapping[str, int]) -> ChangeQuantities:
+    """Licensed quantities by product key, as a command. What is held is judged by the revision it was bought at.
+
+    Raises:
+        UnknownProduct: naming the key at fault: there is no such product, or it has no licensed quantity.
+    """
+    held = {item.product_key: item for item in customer.subscription.products} if customer.subscription else {}
+    for key, quantity in quantities.items():
+        bought = held.get(key)
+        product = catalog.product(key) if bought is None else catalog.revision(key, bought.product_revision)
+        if product is None:
+            raise UnknownProduct(f"no such product: {key}", attribute=f"quantities__{key}")
+        _check_licensed(product, quantity)
+    return ChangeQuantities(quantities=dict(quantities))
+
+
+def _check_licensed(product: Product, quantity: int) -> None:
+    attribute = f"quantities__{product.key}"
+    if product.is_metered:
+        raise UnknownProduct(f"{product.key} is metered and has no licensed quantity", attribute=attribute)
+    if isinstance(product.price, FlatPrice) and quantity != 1:
+        raise UnknownProduct(f"{product.key} has a flat price, so its quantity is 1", attribute=attribute)
 
 
 def _metered(catalog: Catalog, name: str, *, field: str) -> Product:

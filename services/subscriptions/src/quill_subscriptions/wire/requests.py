@@ -85,6 +85,16 @@ class SubscriptionStart(_Request):
         return self
 
 
+class QuantitiesChange(_Request):
+    """``POST /v1/customers/{organization_id}/subscription/quantities``: how many are held from now on."""
+
+    quantities: Annotated[
+        dict[ProductKey, Annotated[int, Field(ge=1, le=QUANTITY_MAX, strict=True)]],
+        Field(min_length=1, max_length=PRODUCTS_MAX),
+    ]
+    """By product key; products not named keep theirs."""
+
+
 class CustomerPatch(_Request):
     """``PATCH /v1/customers/{organization_id}``: what an operator may change; a field not sent stays."""
 
