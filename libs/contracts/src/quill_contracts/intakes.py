@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from quill_contracts.identifiers import Instant, SourceName
+from quill_contracts.identifiers import Instant, LicenseId, SourceName
+from quill_contracts.licenses import LicenseType
 from quill_contracts.message import Message
 from quill_contracts.usage import Completeness
 
@@ -23,6 +24,9 @@ class DailyReport(Message):
     ``body`` is JSON ``{"organization_id", "usage_report"}``, plain or base64 of its gzip. ``completeness`` and
     ``as_of`` are what its carrier says of it; where the carrier is silent, the day's end decides and ``as_of`` is when
     the queue took the message.
+
+    With ``license_id`` it is a report that a license sent to ``POST /api/usage`` before its organization was known, and
+    ``body`` is the report itself. It enters only if that license may speak for the organization by then (L17, L18).
     """
 
     generation: Generation
@@ -31,6 +35,8 @@ class DailyReport(Message):
     completeness: Completeness | None = None
     encoding: BodyEncoding = "identity"
     body: str
+    license_id: LicenseId | None = None
+    license_type: LicenseType | None = None
     run_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """The v2 run that carried it, with the chunk and the line it stood in."""
     chunk_key: Annotated[str, Field(max_length=1_024)] | None = None

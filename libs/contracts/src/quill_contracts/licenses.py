@@ -1,6 +1,6 @@
 """What licensing publishes: who may sign tokens, with the secret sealed."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -8,6 +8,8 @@ from quill_contracts.identifiers import Instant, LicenseId, Revision
 from quill_contracts.message import Message
 
 LicenseType = Literal["cloud", "scale", "enterprise"]
+CLOUD: Final = "cloud"
+"""The type of the licenses that stand for a region."""
 LicenseStatus = Literal["active", "revoked"]
 
 

@@ -81,6 +81,7 @@ class Foundation:
             attributes=attributes,
         )
         self.keyring.is_read = table.caught_up.is_set
+        self.keyring.is_current = table.is_current
         self._tables.append(table)
         self.health.checks["keys"] = table.check_caught_up
 

@@ -4,9 +4,10 @@ The keyring holds the secrets of known keys (for Quill: licenses) and is filled 
 service verifies locally. Claims are what the holder of the key says; what the key may touch is the service's decision.
 """
 
+import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -21,6 +22,10 @@ LIFETIME_MAX: Final = timedelta(minutes=15)
 CLOCK_LEEWAY: Final = timedelta(seconds=120)
 """How far a sender's clock may differ from ours, in both directions; a token's instants are compared with this much
 room. It is the one place where a token's clock meets ours."""
+KEY_WAIT_SECONDS: Final = 1.0
+"""How long a token waits for its key: a license that was just issued reaches us within a fraction of it."""
+WAITING_MAX: Final = 200
+"""Tokens that wait for their keys at once; strangers' tokens wait too."""
 TOKEN_BYTES_MAX = 8_192
 _UNKNOWN_KEY_SECRET = b"\x00" * 32
 
@@ -40,21 +45,52 @@ class Keyring:
     """Known keys by id; the newest revision of each wins.
 
     ``is_read`` says whether all keys there are have been read. Before that an unknown key may be a good one, and one
-    that looks good may have been revoked since.
+    that looks good may have been revoked since. ``is_current`` asks whether all keys published up to now are read.
     """
 
     def __init__(self, *, is_read: Callable[[], bool] = lambda: True) -> None:
         self._keys: dict[str, tuple[int, Key]] = {}
+        self._arrivals: dict[asyncio.Future[None], str] = {}
         self.is_read = is_read
+        self.is_current: Callable[[], Awaitable[bool]] | None = None
 
     def put(self, key: Key, *, revision: int) -> None:
         known = self._keys.get(key.key_id)
         if known is None or revision > known[0]:
             self._keys[key.key_id] = (revision, key)
+        for arrival, key_id in self._arrivals.items():
+            if key_id == key.key_id and not arrival.done():
+                arrival.set_result(None)
 
     def find(self, key_id: str) -> Key | None:
         known = self._keys.get(key_id)
         return known[1] if known else None
+
+    @property
+    def waiting(self) -> int:
+        """How many tokens wait for their keys."""
+        return len(self._arrivals)
+
+    async def wait_for(self, key_id: str) -> None:
+        """Return once the key is known, or is known not to have been published.
+
+        Raises:
+            KeysNotRead: it cannot be told whether there is such a key, or too many tokens wait for theirs.
+        """
+        if key_id in self._keys or self.is_current is None:
+            return
+        if len(self._arrivals) >= WAITING_MAX:
+            raise KeysNotRead
+        arrival = asyncio.get_running_loop().create_future()
+        self._arrivals[arrival] = key_id
+        try:
+            async with asyncio.timeout(KEY_WAIT_SECONDS):
+                await arrival
+        except TimeoutError:
+            if not await self.is_current():
+                raise KeysNotRead from None
+        finally:
+            del self._arrivals[arrival]
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -117,6 +153,25 @@ def bearer(authorization: str | None) -> str:
     if len(token) > TOKEN_BYTES_MAX:
         raise Unauthorized("authentication_failed", "the token is too long")
     return token
+
+
+async def wait_for_key(token: str, *, keyring: Keyring, key_claim: str) -> None:
+    """Let the key of a token arrive that names one not known yet; then `verify_signed` judges the token.
+
+    A license works from the moment its key was handed out, and the key reaches each service a moment later. Never call
+    this inside a transaction: a stranger's token waits as well.
+
+    Raises:
+        KeysNotRead: it cannot be told whether there is such a key; the caller shall send again.
+    """
+    if not keyring.is_read():
+        raise KeysNotRead
+    try:
+        key_id = jwt.decode(token, options={"verify_signature": False}, algorithms=[ALGORITHM]).get(key_claim)
+    except (jwt.PyJWTError, ValueError):
+        return
+    if isinstance(key_id, str):
+        await keyring.wait_for(key_id)
 
 
 def verify_signed(token: str, *, keyring: Keyring, audience: str, key_claim: str, now: datetime) -> SignedCaller:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_runtime.database import Transaction
@@ -48,3 +48,13 @@ async def keep_response(transaction: Transaction, *, scope: str, message_id: str
     await transaction.connection.execute(
         update(inbox).where(inbox.c.scope == scope, inbox.c.message_id == message_id).values(response=response)
     )
+
+
+async def count(transaction: Transaction, *, scope: str) -> int:
+    """How many messages of this scope are noted."""
+    return await transaction.connection.scalar(select(func.count()).where(inbox.c.scope == scope)) or 0
+
+
+async def forget(transaction: Transaction, *, scope: str) -> None:
+    """Drop the notes of a scope; its messages are new again."""
+    await transaction.connection.execute(delete(inbox).where(inbox.c.scope == scope))

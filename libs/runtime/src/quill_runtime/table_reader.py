@@ -4,20 +4,24 @@ No group and no offsets: each process reads everything. For small tables (keys, 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from quill_runtime.background import BackgroundTask
 from quill_runtime.consumption import Record
 from quill_runtime.fetching import PARTIAL_WAIT_MS, hold_whole_fetches
+from quill_runtime.shared_question import SharedQuestion
 
 READ_TIMEOUT_MS = 500
 RECONNECT_SECONDS = 2.0
 CATCH_UP_READ_MS = 50
 START_TIMEOUT_SECONDS = 15.0
+END_TIMEOUT_SECONDS = 0.5
+"""How long a question for the table's present end may take, and the reading up to there."""
+LOOK_SECONDS = 0.01
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +39,9 @@ class TableReader(BackgroundTask):
         self._bootstrap_servers = bootstrap_servers
         self._on_record = on_record
         self.caught_up = asyncio.Event()
+        self._consumer: AIOKafkaConsumer | None = None
+        self._positions: dict[TopicPartition, int] = {}
+        self._ends = SharedQuestion(self._ask_ends)
 
     async def check_caught_up(self) -> None:
         """Health check: return once the table was read to its end.
@@ -44,6 +51,30 @@ class TableReader(BackgroundTask):
         """
         if not self.caught_up.is_set():
             raise NotReadYet(f"{self._topic} is still being read")
+
+    async def is_current(self) -> bool:
+        """Whether everything that stood in the topic at this call is read, waiting half a second at most.
+
+        False as well while the broker does not answer: what is missing then cannot be known.
+        """
+        try:
+            async with asyncio.timeout(END_TIMEOUT_SECONDS):
+                ends = await self._ends.answer()
+                while self._consumer is not None:
+                    if self._is_read_to(ends):
+                        return True
+                    await asyncio.sleep(LOOK_SECONDS)
+        except (KafkaError, TimeoutError, NotReadYet) as error:
+            log.info("table.end_unknown", table=self.name, error=repr(error))
+        return False
+
+    async def _ask_ends(self) -> dict[TopicPartition, int]:
+        consumer = self._consumer
+        if consumer is None:
+            raise NotReadYet(f"{self._topic} is not connected")
+        async with asyncio.timeout(START_TIMEOUT_SECONDS):
+            ends: dict[TopicPartition, int] = await consumer.end_offsets(sorted(consumer.assignment()))
+        return ends
 
     async def _run(self) -> None:
         while True:
@@ -72,11 +103,12 @@ class TableReader(BackgroundTask):
                 hold_whole_fetches(consumer)
                 partitions = sorted(consumer.assignment())
                 ends = await consumer.end_offsets(partitions)
+            self._consumer = consumer
             while True:
-                if not self.caught_up.is_set():
-                    standing = [await consumer.position(partition) for partition in partitions]
-                    if all(at >= ends[p] for at, p in zip(standing, partitions, strict=True)):
-                        self.caught_up.set()
+                # A position moves on within `getmany`; here, what lies before it has been taken too.
+                self._positions = {partition: await consumer.position(partition) for partition in partitions}
+                if not self.caught_up.is_set() and self._is_read_to(ends):
+                    self.caught_up.set()
                 batches = await consumer.getmany(
                     timeout_ms=READ_TIMEOUT_MS if self.caught_up.is_set() else CATCH_UP_READ_MS
                 )
@@ -84,11 +116,15 @@ class TableReader(BackgroundTask):
                     for raw in records:
                         self._take(Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, {}))
         finally:
+            self._consumer = None
             try:
                 async with asyncio.timeout(START_TIMEOUT_SECONDS):
                     await consumer.stop()
             except (KafkaError, TimeoutError) as error:
                 log.warning("table.stop_failed", table=self.name, error=repr(error))
+
+    def _is_read_to(self, ends: Mapping[TopicPartition, int]) -> bool:
+        return all(self._positions.get(partition, 0) >= end for partition, end in ends.items())
 
     def _take(self, record: Record) -> None:
         try:

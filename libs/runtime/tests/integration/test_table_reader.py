@@ -50,3 +50,27 @@ async def test_an_empty_table_is_ready_too(kafka):
             await table.caught_up.wait()
     finally:
         await table.stop()
+
+
+async def test_a_table_tells_whether_it_has_read_all_that_was_published(kafka):
+    """K15: only then is a key that is not in it no key."""
+    topic = kafka.fresh_topic(partitions=3)
+    seen = set()
+    publisher = KafkaPublisher(kafka.bootstrap_servers)
+    table = TableReader(
+        topic=topic, bootstrap_servers=kafka.bootstrap_servers, on_record=lambda record: seen.add(record.key)
+    )
+    assert not await table.is_current(), "nothing was read yet"
+    await publisher.start()
+    await table.start()
+    try:
+        async with asyncio.timeout(60):
+            await table.caught_up.wait()
+        for number in range(20):
+            await publisher.publish_all([Outgoing(topic, f"k{number}", b"1")])
+            assert await table.is_current()
+            assert f"k{number}".encode() in seen
+    finally:
+        await table.stop()
+        await publisher.stop()
+    assert not await table.is_current(), "nothing is read any more"

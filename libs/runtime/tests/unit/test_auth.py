@@ -1,5 +1,6 @@
 """Who is calling: every way a token can be wrong is refused, and the right one is not."""
 
+import asyncio
 import hashlib
 from datetime import UTC, datetime, timedelta
 
@@ -8,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
+from quill_runtime import auth
 from quill_runtime.auth import (
     ApiTokens,
     Forbidden,
@@ -18,6 +20,7 @@ from quill_runtime.auth import (
     Unauthorized,
     bearer,
     verify_signed,
+    wait_for_key,
 )
 
 NOW = datetime(2026, 10, 5, 12, tzinfo=UTC)
@@ -42,7 +45,9 @@ def token(*, secret: object = SECRET, algorithm: str = "HS256", without: str = "
 
 
 def verify(given_token: str, ring: Keyring | None = None):
-    return verify_signed(given_token, keyring=ring or keyring(), audience=AUDIENCE, key_claim="id", now=NOW)
+    return verify_signed(
+        given_token, keyring=keyring() if ring is None else ring, audience=AUDIENCE, key_claim="id", now=NOW
+    )
 
 
 def test_a_good_token_names_its_key_its_attributes_and_its_claims():
@@ -154,6 +159,69 @@ def test_an_older_revision_of_a_key_never_replaces_a_newer_one():
     ring.put(Key("k1", SECRET, revoked=False), revision=1)
     with pytest.raises(Unauthorized):
         verify(token(), ring)
+
+
+async def wait(ring: Keyring, given_token: str) -> None:
+    await wait_for_key(given_token, keyring=ring, key_claim="id")
+
+
+async def test_a_token_waits_for_a_key_that_is_on_its_way():
+    """K15."""
+    ring = Keyring()
+    ring.is_current = lambda: pytest.fail("the key came; there is nothing to ask")
+    waiting = [asyncio.create_task(wait(ring, token())) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    ring.put(Key("another", SECRET, revoked=False), revision=1)
+    await asyncio.sleep(0.01)
+    assert not any(task.done() for task in waiting)
+    ring.put(Key("k1", SECRET, revoked=False), revision=1)
+    async with asyncio.timeout(0.5):
+        await asyncio.gather(*waiting)
+    assert verify(token(), ring).key_id == "k1"
+
+
+@pytest.mark.parametrize("is_current", [True, False])
+async def test_a_key_is_unknown_only_if_all_published_keys_were_read(is_current: bool, monkeypatch):
+    """K15: 401 is final for PostHog's client, so it is never said before it is certain."""
+    monkeypatch.setattr(auth, "KEY_WAIT_SECONDS", 0.01)
+    ring = Keyring()
+
+    async def answer() -> bool:
+        return is_current
+
+    ring.is_current = answer
+    if is_current:
+        await wait(ring, token())
+        with pytest.raises(Unauthorized):
+            verify(token(), ring)
+    else:
+        with pytest.raises(KeysNotRead):
+            await wait(ring, token())
+    assert ring.waiting == 0
+
+
+async def test_tokens_that_wait_for_keys_are_bounded(monkeypatch):
+    """K15: strangers' tokens wait too, and must not use up the process."""
+    monkeypatch.setattr(auth, "WAITING_MAX", 5)
+    ring = Keyring()
+    ring.is_current = lambda: asyncio.sleep(0, True)
+    waiting = [asyncio.create_task(wait(ring, token(id=f"unknown-{n}"))) for n in range(5)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(KeysNotRead):
+        await wait(ring, token())
+    ring.put(Key("k1", SECRET, revoked=False), revision=1)
+    await wait(ring, token())
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert ring.waiting == 0
+
+
+@pytest.mark.parametrize("given_token", ["not.a.token", "", token(id=["k1"]), token(without="id")])
+async def test_a_token_without_a_readable_key_waits_for_nothing(given_token: str):
+    ring = Keyring()
+    ring.is_current = lambda: pytest.fail("there is no key to wait for")
+    await wait(ring, given_token)
 
 
 @given(st.data())

@@ -462,9 +462,8 @@ async def test_a_daily_report_that_is_not_good_is_refused_by_name_and_changes_no
         foreign = [
             await running.post(good, token=license_token("globex")),
             await running.post(daily(organization_id="globex"), token=license_token("globex")),
-            await running.post(daily(organization_id="nobody"), token=license_token("nobody")),
         ]
-        assert [answer.status_code for answer in foreign] == [403] * 3
+        assert [answer.status_code for answer in foreign] == [403] * 2
         assert len({answer.content for answer in foreign}) == 1
         assert foreign[0].json()["attr"] == "organization_id"
         for reader in ("globex", "nobody"):
@@ -760,3 +759,119 @@ async def test_a_pointer_sent_again_with_other_facts_begins_anew(database):
             leased = await PostgresRuns(transaction).lease(runs_at)
         assert leased is not None
         assert (leased.run, leased.position, leased.attempts) == (again, position, 0)
+
+
+async def own_license(running: Running, license_id: str) -> None:
+    """A license of an instance, with no organization yet."""
+    record = a_license(license_id, type="enterprise", source=license_id)
+    await running.send(topics.LICENSES, license_id, record)
+
+
+async def parked(running: Running) -> list[tuple[str, str]]:
+    return [(letter["subject"], letter["reason_code"]) for letter in await running.dead_letters()]
+
+
+def in_use(running: Running) -> Any:
+    return lambda: running.events("early") == (120, 0, 120)
+
+
+async def test_the_first_report_of_a_new_customer_is_kept_and_enters_by_itself(settings):
+    """K15: a report before the first customer snapshot was refused with 403 and lost."""
+    async with run(settings) as running:
+        await own_license(running, "license-3")
+        token = license_token("early", id="license-3")
+        first = [await running.post(daily(organization_id="early"), token=token) for _ in range(3)]
+        assert [answer.status_code for answer in first] == [200] * 3
+        assert first[0].json() == {
+            "license": {"type": "enterprise"},
+            "customer": {
+                "customer_id": None,
+                "has_active_subscription": False,
+                "billing_period": None,
+                "usage_summary": {},
+                "never_drop_data": False,
+                "customer_trust_scores": {},
+                "available_product_features": [],
+                "products": None,
+            },
+        }
+
+        async def waits() -> bool:
+            return await parked(running) == [("early", "unknown_organization")]
+
+        await running.until(waits)
+        await running.customer("early", license_id="license-3", license_type="enterprise")
+        await running.until(in_use(running))
+        assert await parked(running) == []
+        full = (await running.post(daily(organization_id="early"), token=token)).json()
+        assert set(full["customer"]) == set(first[0].json()["customer"])
+        assert full["customer"]["usage_summary"]["events"] == {"usage": 120, "limit": 5_000}
+        kept = (await running.client.get("/v1/usage/early/reports", headers=OPERATOR)).json()["results"]
+        assert {entry["intake"] for entry in kept} == {"http"}
+        assert orjson.loads(await body_of(running, kept[0]["id"])) == daily(organization_id="early")
+
+
+async def body_of(running: Running, report_id: int) -> bytes:
+    shown = await running.client.get(f"/v1/usage/early/reports/{report_id}", headers=OPERATOR)
+    return base64.b64decode(shown.json()["body_base64"])
+
+
+async def test_an_early_report_enters_only_for_the_license_of_its_organization(settings):
+    """K15, L18: whom a report may speak for is decided when it enters."""
+    async with run(settings) as running:
+        for license_id in ("license-3", "license-4"):
+            await own_license(running, license_id)
+        stranger = license_token("early", id="license-4")
+        body = daily(organization_id="early", event_count_in_period=999, teams={"7": {"event_count_in_period": 999}})
+        assert (await running.post(body, token=stranger)).status_code == 200
+        mine = license_token("early", id="license-3")
+        assert (await running.post(daily(organization_id="early"), token=mine)).status_code == 200
+        await running.customer("early", license_id="license-3", license_type="enterprise")
+        await running.until(in_use(running))
+
+        async def refused() -> bool:
+            return await parked(running) == [("early", "permission_denied")]
+
+        await running.until(refused)
+        assert running.events("early") == (120, 0, 120)
+        database = Database(settings.database_url, pool_size=1)
+        async with database.begin() as transaction:
+            teams = await transaction.connection.scalars(text("select distinct team_id from team_windows"))
+            assert list(teams) == ["1"]
+        await database.close()
+        # Now it is somebody's: said at once.
+        assert (await running.post(body, token=stranger)).status_code == 403
+
+
+async def test_what_a_stranger_can_make_us_keep_is_bounded(settings):
+    """K15, L17: forty reports per license of an instance, and none once it has its one organization."""
+    async with run(settings) as running:
+        await own_license(running, "license-3")
+        token = license_token("early", id="license-3")
+        for number in range(40):
+            body = daily(organization_id="early", event_count_in_period=number)
+            assert (await running.post(body, token=token)).status_code == 200
+        full = await running.post(daily(organization_id="early", event_count_in_period=41), token=token)
+        assert (full.status_code, full.json()["code"], full.headers["retry-after"]) == (429, "too_many_reports", "60")
+        assert (await running.post(body, token=token)).status_code == 200, "kept already"
+        bad = await running.post(daily(organization_id="early", event_count_in_period=-1), token=token)
+        assert (bad.status_code, bad.json()["attr"]) == (400, "event_count_in_period")
+
+        await running.customer("mine", license_id="license-3", license_type="enterprise")
+        await running.known("mine")
+        other = daily(organization_id="other")
+        assert (await running.post(other, token=license_token("other", id="license-3"))).status_code == 403
+
+
+async def test_a_token_of_a_license_that_was_just_issued_waits_for_its_key(settings):
+    """K15: the first calls after signup got 401, since the key travels for a moment."""
+    async with run(settings) as running:
+        asked = running.post(daily(organization_id="early"), token=license_token("early", id="license-3"))
+        posting = asyncio.create_task(asked)
+        await asyncio.sleep(0.2)
+        await own_license(running, "license-3")
+        assert (await posting).status_code == 200
+        began = time.monotonic()
+        unknown = await running.post(daily(organization_id="early"), token=license_token("early", id="license-9"))
+        assert (unknown.status_code, unknown.json()["code"]) == (401, "authentication_failed")
+        assert 0.9 < time.monotonic() - began < 3

@@ -15,6 +15,7 @@ from quill_runtime.auth import (
     bearer,
     looks_signed,
     verify_signed,
+    wait_for_key,
 )
 from quill_runtime.clock import Clock
 
@@ -72,9 +73,12 @@ class Access:
 
         Raises:
             Unauthorized: forged, expired, for another audience, signed otherwise, of a revoked license, or none.
+            KeysNotRead: too early to tell.
         """
+        token = bearer(authorization)
+        await wait_for_key(token, keyring=self.keyring, key_claim=KEY_CLAIM)
         signed = verify_signed(
-            bearer(authorization),
+            token,
             keyring=self.keyring,
             audience=AUDIENCE,
             key_claim=KEY_CLAIM,

@@ -13,12 +13,14 @@ from quill_runtime.auth import (
     bearer,
     looks_signed,
     verify_signed,
+    wait_for_key,
 )
 from quill_runtime.problems import Problem
 
 from quill_usage_ingest.domain.organization import Organization
 
 LICENSE_AUDIENCE: Final = "posthog:license-key"
+KEY_CLAIM: Final = "id"
 Authorization = Annotated[str | None, Header()]
 
 
@@ -28,10 +30,23 @@ def license_caller(authorization: str | None, keyring: Keyring, now: datetime) -
     Raises:
         Unauthorized: the token is not good or names no organization.
     """
-    caller = verify_signed(bearer(authorization), keyring=keyring, audience=LICENSE_AUDIENCE, key_claim="id", now=now)
+    caller = verify_signed(
+        bearer(authorization), keyring=keyring, audience=LICENSE_AUDIENCE, key_claim=KEY_CLAIM, now=now
+    )
     if not isinstance(caller.claims.get("organization_id"), str):
         raise Unauthorized("authentication_failed", "the token names no organization_id")
     return caller
+
+
+async def arriving_license(authorization: str | None, keyring: Keyring, now: datetime) -> SignedCaller:
+    """As `license_caller`, and lets the key of a license that was just issued arrive. Not inside a transaction.
+
+    Raises:
+        Unauthorized: the token is not good or names no organization.
+        KeysNotRead: too early to tell; the caller shall send again.
+    """
+    await wait_for_key(bearer(authorization), keyring=keyring, key_claim=KEY_CLAIM)
+    return license_caller(authorization, keyring, now)
 
 
 def not_yours() -> Forbidden:

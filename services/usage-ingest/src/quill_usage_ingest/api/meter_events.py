@@ -15,7 +15,7 @@ from quill_runtime.clock import Clock
 from quill_runtime.database import Database, Transaction
 from quill_runtime.problems import Problem
 
-from quill_usage_ingest.api.callers import Authorization, license_caller, require_reader
+from quill_usage_ingest.api.callers import Authorization, arriving_license, require_reader
 from quill_usage_ingest.domain.event_book import EventOutcome
 from quill_usage_ingest.domain.meter_event import Moment
 from quill_usage_ingest.domain.usage_book import YEARS, Refusal
@@ -78,7 +78,7 @@ def router(
         now = clock.now()
         claim = None
         if looks_signed(bearer(authorization)):
-            caller = license_caller(authorization, keyring, now)
+            caller = await arriving_license(authorization, keyring, now)
             claim = LicenseClaim(caller.key_id, caller.claims["organization_id"])
         else:
             tokens.require(authorization, "operator", "service")

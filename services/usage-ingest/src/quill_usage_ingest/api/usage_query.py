@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from quill_usage_ingest.api.archived import refusing_archived
-from quill_usage_ingest.api.callers import Authorization, license_caller, not_yours
+from quill_usage_ingest.api.callers import Authorization, arriving_license, not_yours
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.usage_series import Amount, series
 from quill_usage_ingest.domain.usage_types import COUNTER_BY_USAGE_TYPE
@@ -57,7 +57,7 @@ def router(
 
     async def answer(read: Callable[[], Mapping[str, Any]], authorization: str | None) -> dict[str, Any]:
         now = clock.now()
-        caller = license_caller(authorization, keyring, now)
+        caller = await arriving_license(authorization, keyring, now)
         named: str = caller.claims["organization_id"]
         try:
             async with refusing_archived(), database.begin() as transaction:

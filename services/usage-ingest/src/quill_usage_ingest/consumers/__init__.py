@@ -16,6 +16,7 @@ from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.domain.usage_report import UsageReport
 from quill_usage_ingest.ports import ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.early_reports import forget_early_reports
 from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.parked_reports import replay_parked_reports
@@ -105,6 +106,9 @@ def customers(group: str, *, slots: CounterSlots, outbox: Outbox) -> Consumption
         projected = await project_customers([item.message for item in received], tx=usage)
         for organization_id in projected.first_seen:
             await replay_parked_reports(transaction, outbox=outbox, organization_id=organization_id, now=now)
+        for item in received:
+            if item.message.organization_id in projected.first_seen:
+                await forget_early_reports(transaction, item.message.license_id)
         await sweep_organizations(transaction.connection, {*projected.first_seen, *projected.rescheduled})
         for organization_id in projected.rescheduled:
             await recompute_events(organization_id, tx=usage, events=events)

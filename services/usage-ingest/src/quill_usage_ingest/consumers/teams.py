@@ -1,6 +1,7 @@
 """What usage-ingest takes of teams from Kafka: groups of their own, so that no limit ever waits for a team (L4)."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.team_publication import TeamUsagePublication
 from quill_usage_ingest.store.teams import PostgresTeams
+from quill_usage_ingest.usecases.accounts import find_account
 from quill_usage_ingest.usecases.record_teams import record_teams
 from quill_usage_ingest.wire.team_reports import InvalidTeams, teams_of_daily_report, teams_of_native_report
 
@@ -76,7 +78,8 @@ def daily_report_teams(
     async def apply(
         transaction: Transaction, received: Sequence[Received[DailyReport | None]], now: datetime
     ) -> FollowUp | None:
-        metered = MeterMap.of(await PostgresUsage(transaction, slots).metered_products()).counters
+        usage = PostgresUsage(transaction, slots)
+        metered = MeterMap.of(await usage.metered_products()).counters
         claims = []
         for daily in (item.message for item in received if item.message is not None):
             try:
@@ -84,6 +87,13 @@ def daily_report_teams(
             except ValueError:
                 # The reports' own group parks it.
                 continue
+            if daily.license_id is not None:
+                named = report.organization_id
+                account = await find_account(license_id=daily.license_id, organization_id=named, tx=usage)
+                if account is None:
+                    # The reports' own group parks it, and it comes again once the organization is known.
+                    continue
+                report = replace(report, organization_id=account.organization_id)
             try:
                 claims.append(teams_of_daily_report(fields, report, metered_counters=metered))
             except InvalidTeams as error:

@@ -226,6 +226,10 @@ class UsageTransaction(Protocol):
         """Say of kept reports that they count or do not; the caller rebuilds their windows."""
         ...
 
+    async def has_organization(self, license_id: str) -> bool:
+        """Whether this license is some organization's own."""
+        ...
+
     async def accounts_of_further_license(self, license_id: str) -> list[str]:
         """Organizations that name this license as a further one of theirs; more than one is a contradiction."""
         ...

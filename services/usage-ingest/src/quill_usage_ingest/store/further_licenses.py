@@ -6,6 +6,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from quill_usage_ingest.store.tables import organizations
 from quill_usage_ingest.store.team_tables import further_licenses
 
 
@@ -13,6 +14,10 @@ class PostgresFurtherLicenses:
     """The part of `UsageTransaction` that knows them."""
 
     _connection: AsyncConnection
+
+    async def has_organization(self, license_id: str) -> bool:
+        found = select(organizations.c.organization_id).where(organizations.c.license_id == license_id).limit(1)
+        return await self._connection.scalar(found) is not None
 
     async def accounts_of_further_license(self, license_id: str) -> list[str]:
         rows = await self._connection.execute(

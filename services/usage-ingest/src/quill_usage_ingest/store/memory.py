@@ -222,6 +222,9 @@ class MemoryUsage:
             self.claims[kept_id] = replace(claim, kept=replace(claim.kept, verdict=verdict.value))
         self.reports = [(self.claims[kept.id].kept, name, content) for kept, name, content in self.reports]
 
+    async def has_organization(self, license_id: str) -> bool:
+        return any(each.license_id == license_id for each in self.held_organizations.values())
+
     async def accounts_of_further_license(self, license_id: str) -> list[str]:
         return sorted(key for key, held in self.further_licenses.items() if license_id in held)
 

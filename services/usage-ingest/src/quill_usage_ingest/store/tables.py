@@ -38,6 +38,7 @@ organizations = Table(
     Column("ended_schedules", JSONB(none_as_null=True), nullable=True),
     Column("customer", JSONB, nullable=False),
     Column("sources", ARRAY(String), nullable=False, server_default=text("'{}'::character varying[]")),
+    Index("organizations_license_idx", "license_id"),
     Index("organizations_publication_due_idx", "organization_id", postgresql_where=text("is_publication_due")),
     comment="Projection of customer snapshots; its row lock orders all writers of one organization's usage.",
 )

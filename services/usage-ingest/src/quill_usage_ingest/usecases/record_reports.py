@@ -78,30 +78,39 @@ class CurrentUsage:
 
 
 class NotYours(Exception):
-    """The organization does not belong to this license, or nobody knows it: the same answer for both (L18)."""
+    """The organization does not belong to this license (L18)."""
+
+
+class OrganizationUnknown(Exception):
+    """Nobody knows the organization yet. It may turn out to be the license's, so its report is kept (L4)."""
 
 
 async def record_daily_report(
-    arrived: ArrivedReport, *, license_id: str, tx: UsageTransaction, now: datetime
+    arrived: ArrivedReport, *, license_id: str, is_of_region: bool, tx: UsageTransaction, now: datetime
 ) -> CurrentUsage | Refusal:
     """Enter a report that came over HTTP from the holder of a license, and read what its organization used.
 
-    A further license reports on the account that names it, under its own source, so that instances add up (O3).
+    A further license reports on the account that names it, under its own source, so that instances add up (O3). A
+    region's license has many organizations, every other one has one (L17).
 
     Raises:
-        NotYours: the organization is unknown or belongs to another license.
+        OrganizationUnknown: it may become this license's; whether it did is decided when the report enters.
+        NotYours: the organization belongs to another license, or this license already has another one.
         TooManyCounters: a new counter name found no slot.
     """
     named = arrived.report.organization_id
     account = await find_account(license_id=license_id, organization_id=named, tx=tx)
     if account is None:
+        is_unknown = await tx.organization(named) is None
+        if is_unknown and (is_of_region or not await tx.has_organization(license_id)):
+            raise OrganizationUnknown(named)
         raise NotYours(named)
     organization_id = account.organization_id
     known = await tx.lock_organizations({organization_id})
     if organization_id not in known or not known[organization_id].is_spoken_for_by(license_id):
         raise NotYours(named)
     if organization_id != named:
-        arrived = _on_account(arrived, organization_id)
+        arrived = on_account(arrived, organization_id)
     (outcome,) = await record_reports([arrived], tx=tx, now=now, is_publication_due=True)
     if isinstance(outcome, Refusal):
         return outcome
@@ -115,7 +124,7 @@ async def record_daily_report(
     )
 
 
-def _on_account(arrived: ArrivedReport, organization_id: str) -> ArrivedReport:
+def on_account(arrived: ArrivedReport, organization_id: str) -> ArrivedReport:
     """The report as a claim on the account; the name it came under stays in the note (L5)."""
     note = {**(arrived.arrival.note or {}), "named_organization_id": arrived.report.organization_id}
     return ArrivedReport(replace(arrived.report, organization_id=organization_id), replace(arrived.arrival, note=note))

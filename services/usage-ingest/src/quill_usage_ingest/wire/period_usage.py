@@ -75,3 +75,24 @@ def to_wire_billing_answer(
             "products": None,
         },
     }
+
+
+def to_wire_unknown_customer(license_type: str) -> dict[str, Any]:
+    """The body of ``POST /api/usage`` for a report that waits for its organization.
+
+    It has the keys of the full answer and says nothing: PostHog's client leaves usage and limits as they are when
+    ``usage_summary`` is empty, and features when their list is.
+    """
+    return {
+        "license": {"type": license_type},
+        "customer": {
+            "customer_id": None,
+            "has_active_subscription": False,
+            "billing_period": None,
+            "usage_summary": {},
+            "never_drop_data": False,
+            "customer_trust_scores": {},
+            "available_product_features": [],
+            "products": None,
+        },
+    }

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import gzip
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 from quill_contracts.intakes import DailyReport as QueuedReport
+from quill_contracts.licenses import LicenseType
 
 from quill_usage_ingest.domain.completeness import Completeness
 from quill_usage_ingest.domain.usage_report import UsageReport
@@ -18,6 +20,8 @@ from quill_usage_ingest.wire.daily_reports import InvalidDailyReport, from_wire_
 OPENED_BYTES_MAX: Final = 64 * 1024 * 1024
 """What a packed body may grow to: ten times the largest honest report, and a thousandth of a bomb."""
 INTAKES: Final = {"v1": "queue-v1", "v2": "bucket-v2"}
+PLAIN_BYTES_MAX: Final = 16 * 1024
+"""A longer body travels packed."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
@@ -60,6 +64,8 @@ def opened_report(queued: QueuedReport) -> tuple[bytes, dict[str, Any]]:
         InvalidDailyReport: it cannot be opened, or is no report.
     """
     body = _opened(queued)
+    if queued.license_id is not None:
+        return body, dict(from_wire_daily_report(body).fields)
     try:
         carried = msgspec.json.decode(body)
     except (ValueError, RecursionError) as error:
@@ -67,6 +73,26 @@ def opened_report(queued: QueuedReport) -> tuple[bytes, dict[str, Any]]:
     if not isinstance(carried, dict) or not isinstance(carried.get("usage_report"), dict):
         raise InvalidDailyReport("required", "usage_report: must be an object", "usage_report")
     return body, _whole(carried)
+
+
+def to_queued_report(body: bytes, report: UsageReport, *, license_id: str, license_type: LicenseType) -> QueuedReport:
+    """A license's report on its way to the log, with what was read of it when it arrived."""
+    is_plain = len(body) <= PLAIN_BYTES_MAX
+    return QueuedReport(
+        generation="v1",
+        source=report.source,
+        as_of=report.as_of,
+        completeness=report.completeness.value,
+        encoding="identity" if is_plain else "base64-gzip",
+        body=body.decode() if is_plain else base64.b64encode(gzip.compress(body, mtime=0)).decode(),
+        license_id=license_id,
+        license_type=license_type,
+    )
+
+
+def intake_of(queued: QueuedReport) -> str:
+    """How it reached us, as the kept report tells."""
+    return INTAKES[queued.generation] if queued.license_id is None else "http"
 
 
 def daily_report_of(
