@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quill_contracts.subscriptions import CustomerSnapshot
 from quill_invoicing.domain.period_close import Grace
-from quill_invoicing.domain.usage_history import Observation, ObservedPeriod
+from quill_invoicing.domain.period_usage import PeriodUsage
 from quill_invoicing.store.memory import MemoryStore
 from quill_invoicing.usecases.close_period import close_due_periods
 from quill_invoicing.usecases.keep_terms import keep_terms
-from quill_invoicing.usecases.record_usage import record_usage
+from quill_invoicing.usecases.record_usage import record_snapshot
 from quill_invoicing.wire import from_wire_customer as terms_of
 from quill_pricing.period import BillingSchedule, Interval
 from quill_usage_ingest.domain.completeness import Completeness
@@ -54,7 +54,7 @@ class Life:
         self.cells: dict[datetime, int] = {}
         self.for_usage: list[CustomerSnapshot] = []
         self.for_invoicing: list[CustomerSnapshot] = []
-        self.snapshots: list[list[ObservedPeriod]] = []
+        self.snapshots: list[tuple[int, list[PeriodUsage]]] = []
 
     def agree(self) -> None:
         self.revision += 1
@@ -108,16 +108,12 @@ class Life:
 
     async def publish(self) -> None:
         (organization,) = (await self.usage.lock_organizations({"acme"})).values()
-        self.snapshots.append(
-            [
-                ObservedPeriod(
-                    held.period,
-                    Observation(organization.usage_revision, held.as_of, {"events": held.counters[COUNTER].maximum}),
-                    held.corrected_revision or 0,
-                )
-                for held in await self.usage.periods_in_force("acme", newest=None)
-            ]
-        )
+        revision, followed = organization.usage_revision, organization.customer_revision
+        told = [
+            PeriodUsage(held.period, revision, followed, {"events": held.counters[COUNTER].maximum})
+            for held in await self.usage.periods_in_force("acme", newest=None)
+        ]
+        self.snapshots.append((revision, told))
 
     async def usage_ingest_hears(self) -> None:
         heard, self.for_usage = self.for_usage, []
@@ -130,9 +126,9 @@ class Life:
         for snapshot in customers:
             async with self.invoicing.begin() as tx:
                 await keep_terms(terms_of(snapshot), tx=tx, now=self.now)
-        for observed in usage:
+        for revision, told in usage:
             async with self.invoicing.begin() as tx:
-                await record_usage("acme", observed, tx=tx, now=self.now, report_every=DAY)
+                await record_snapshot("acme", told, revision=revision, tx=tx, now=self.now, report_every=DAY)
 
     async def close(self) -> None:
         """Invoicing has read its topics to their end before it closes anything; usage-ingest may be behind."""

@@ -1,14 +1,14 @@
 """Builders with domain meaning: terms, usage, snapshots. A test names only what it is about."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from quill_contracts.subscriptions import CustomerSnapshot
 from quill_contracts.usage import PeriodUsageSnapshot
+from quill_invoicing.domain.period_usage import PeriodUsage
 from quill_invoicing.domain.terms import CustomerTerms
-from quill_invoicing.domain.usage_history import Observation, ObservedPeriod
 from quill_invoicing.wire import from_wire_customer
 from quill_pricing.period import BillingPeriod
 
@@ -69,7 +69,6 @@ def usage(
     organization_id: str = "org-1",
     as_of: datetime = datetime(2026, 10, 20, tzinfo=UTC),
     period: BillingPeriod = OCTOBER,
-    corrected_revision: int | None = None,
     meter: str = "events",
 ) -> PeriodUsageSnapshot:
     return PeriodUsageSnapshot.model_validate(
@@ -81,7 +80,6 @@ def usage(
                     "period_start": period.start,
                     "period_end": period.end,
                     "as_of": as_of,
-                    "corrected_revision": corrected_revision,
                     "meters": {meter: {"complete": quantity, "partial": 0, "maximum": quantity}},
                 }
             ],
@@ -89,16 +87,18 @@ def usage(
     )
 
 
-def observed(
+def used(
     revision: int,
     quantity: int,
     *,
-    as_of: datetime = datetime(2026, 10, 20, tzinfo=UTC),
     period: BillingPeriod = OCTOBER,
-    corrected_revision: int = 0,
+    customer_revision: int = 0,
     meter: str = "events",
-) -> ObservedPeriod:
-    return ObservedPeriod(period, Observation(revision, as_of, {meter: quantity}), corrected_revision)
+    cuts: Mapping[datetime, int] | None = None,
+) -> PeriodUsage:
+    """A quantity in the period, and before each cut."""
+    before = {at: {meter: used} for at, used in (cuts or {}).items()}
+    return PeriodUsage(period, revision, customer_revision, {meter: quantity}, before)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ class Make:
     item = staticmethod(item)
     customer = staticmethod(customer)
     usage = staticmethod(usage)
-    observed = staticmethod(observed)
+    used = staticmethod(used)
 
     @staticmethod
     def terms(**changed: Any) -> CustomerTerms:

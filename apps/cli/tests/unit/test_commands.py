@@ -56,7 +56,6 @@ USAGE = {
             "period_end": "2026-11-01T00:00:00+00:00",
             "as_of": "2026-10-12T06:30:00+00:00",
             "revision": 7,
-            "corrected_revision": None,
             "meters": {"events": MeterUsage(complete=12_000_000, partial=34_000, maximum=12_034_000).model_dump()},
             "freshness": {
                 "sentence": "From 2 of 3 expected sources, complete through 2026-10-12T00:00Z; eu is silent."

@@ -92,8 +92,6 @@ class PeriodUsage(WireModel):
     period_end: Instant
     as_of: Instant
     """The newest as-of instant among the reports merged so far."""
-    corrected_revision: Revision | None = None
-    """Revision of the newest explicit correction: earlier observations no longer count towards maxima (L3)."""
     customer_revision: Annotated[int, Field(ge=0, strict=True)] = 0
     """The newest customer snapshot that was applied: its cuts inside this period are in ``cuts``."""
     meters: dict[UsageKey, MeterUsage]

@@ -12,11 +12,11 @@ from quill_pricing.price import InvalidPrice
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
 from quill_runtime.database import Transaction
 
-from quill_invoicing.domain.usage_history import ObservedPeriod
+from quill_invoicing.domain.period_usage import PeriodUsage
 from quill_invoicing.ports import InvoicingTransaction
 from quill_invoicing.usecases.hold_closing import keep_standing
 from quill_invoicing.usecases.keep_terms import keep_terms
-from quill_invoicing.usecases.record_usage import record_usage
+from quill_invoicing.usecases.record_usage import record_snapshot
 from quill_invoicing.wire import from_wire_customer, from_wire_period_usage, from_wire_source
 
 GROUP = "invoicing"
@@ -51,15 +51,20 @@ def customers(within: Within) -> Consumption[CustomerSnapshot]:
 
 
 def period_usage(within: Within, *, report_every: timedelta) -> Consumption[PeriodUsageSnapshot]:
-    """Append what is newly known of each period's usage."""
+    """Keep what is newly known of each period's usage."""
 
     async def apply(
         transaction: Transaction, received: Sequence[Received[PeriodUsageSnapshot]], now: datetime
     ) -> FollowUp | None:
         tx = within(transaction)
         for each in received:
-            await record_usage(
-                each.message.organization_id, _observed(each.message), tx=tx, now=now, report_every=report_every
+            await record_snapshot(
+                each.message.organization_id,
+                _periods(each.message),
+                revision=each.message.revision,
+                tx=tx,
+                now=now,
+                report_every=report_every,
             )
             await tx.know_sources(each.message.organization_id, each.message.sources)
         return None
@@ -91,7 +96,7 @@ def usage_sources(within: Within) -> Consumption[UsageSource]:
     )
 
 
-def _observed(snapshot: PeriodUsageSnapshot) -> list[ObservedPeriod]:
+def _periods(snapshot: PeriodUsageSnapshot) -> list[PeriodUsage]:
     try:
         return from_wire_period_usage(snapshot)
     except InvalidPeriod as error:

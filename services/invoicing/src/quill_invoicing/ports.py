@@ -22,10 +22,13 @@ from quill_invoicing.domain.collection import (
 from quill_invoicing.domain.completeness_gate import HeldClosing, SourceStanding
 from quill_invoicing.domain.credits import CreditBalance, CreditEntry
 from quill_invoicing.domain.invoice import Invoice
+from quill_invoicing.domain.period_usage import KnownUsage, PeriodUsage
 from quill_invoicing.domain.reconciliation import Reconciliation
 from quill_invoicing.domain.terms import CustomerTerms, TermsHistory
-from quill_invoicing.domain.usage_history import Observation, UsageHistory
 from quill_invoicing.domain.webhook import Webhook
+
+SNAPSHOT_PERIODS = 3
+"""Periods that a usage snapshot may hold; one with fewer names all that are in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +117,23 @@ class CustomerStore(Protocol):
 
 
 class UsageStore(Protocol):
-    """Observations, closings and what came after them."""
+    """Usage by period, closings and what came after them."""
 
-    async def observe(
-        self, organization_id: str, period: BillingPeriod, seen: Observation, *, corrected_revision: int
-    ) -> bool:
-        """Append an observation of a period unless its start was already read to that revision; True when it is new."""
+    async def save_usage(self, organization_id: str, usage: PeriodUsage) -> bool:
+        """Keep it in place of an older revision of a period with the same start; True when it is newer."""
         ...
 
-    async def usage_history(self, organization_id: str, period: BillingPeriod) -> UsageHistory:
-        """The observations that tell of this period, of all that were made of one with its start."""
+    async def forget_other_periods(
+        self, organization_id: str, periods: Sequence[PeriodUsage], *, revision: int
+    ) -> None:
+        """Forget periods that are not in force any more: not among these newest ones, and not older than all of them.
+
+        What came in a newer snapshot than ``revision`` stays.
+        """
+        ...
+
+    async def known_usage(self, organization_id: str, period: BillingPeriod) -> KnownUsage:
+        """Usage of exactly this period, and of the newest one before it."""
         ...
 
     async def close(self, closed: ClosedPeriod) -> bool:

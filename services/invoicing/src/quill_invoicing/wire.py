@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from quill_contracts import invoices as wire_invoices
+from quill_contracts import usage as wire_usage
 from quill_contracts.sources import UsageSource
 from quill_contracts.subscriptions import CustomerSnapshot
 from quill_contracts.usage import PeriodUsageSnapshot
@@ -17,9 +18,9 @@ from quill_pricing.price import price_from_document
 from quill_invoicing.domain.closing import ClosedPeriod
 from quill_invoicing.domain.completeness_gate import HeldClosing, SourceStanding, Waiver
 from quill_invoicing.domain.invoice import Invoice, InvoiceLine
+from quill_invoicing.domain.period_usage import PeriodUsage
 from quill_invoicing.domain.reconciliation import Reconciliation
 from quill_invoicing.domain.terms import CustomerTerms, ItemChange, TermsItem
-from quill_invoicing.domain.usage_history import Observation, ObservedPeriod
 
 
 def from_wire_customer(snapshot: CustomerSnapshot) -> CustomerTerms:
@@ -38,6 +39,8 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> CustomerTerms:
             subscribed=item.subscribed,
             quota=item.quota,
             quantity=item.quantity,
+            aggregation=item.aggregation,
+            carried=item.carried,
             changes=tuple(
                 ItemChange(change.at, paid=change.paid, quota=change.quota, quantity=change.quantity)
                 for change in item.changes
@@ -66,20 +69,23 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> CustomerTerms:
     )
 
 
-def from_wire_period_usage(snapshot: PeriodUsageSnapshot) -> list[ObservedPeriod]:
-    """Each period of a usage snapshot as an observation at the snapshot's revision."""
-    return [
-        ObservedPeriod(
-            period=BillingPeriod(each.period_start, each.period_end),
-            observation=Observation(
-                revision=snapshot.revision,
-                as_of=each.as_of,
-                maxima={key: meter.maximum for key, meter in each.meters.items()},
-            ),
-            corrected_revision=each.corrected_revision or 0,
-        )
-        for each in snapshot.periods
-    ]
+def from_wire_period_usage(snapshot: PeriodUsageSnapshot) -> list[PeriodUsage]:
+    """Each period of a usage snapshot, at the snapshot's revision.
+
+    Raises:
+        quill_pricing.period.InvalidPeriod: a period is empty.
+    """
+    return [_from_wire_period(each, revision=snapshot.revision) for each in snapshot.periods]
+
+
+def _from_wire_period(each: wire_usage.PeriodUsage, *, revision: int) -> PeriodUsage:
+    return PeriodUsage(
+        period=BillingPeriod(each.period_start, each.period_end),
+        revision=revision,
+        customer_revision=each.customer_revision,
+        meters={key: meter.maximum for key, meter in each.meters.items()},
+        cuts={cut.at: cut.used for cut in each.cuts},
+    )
 
 
 def from_wire_source(wire: UsageSource) -> SourceStanding:
@@ -316,7 +322,7 @@ def to_view_invoice(invoice: Invoice, reconciliation: Reconciliation | None, *, 
 
 def to_view_held(held: HeldClosing, standings: Mapping[str, SourceStanding]) -> HeldClosingView:
     """A waiting closing, with what is known now of the sources it waits for."""
-    known = [standings[name] for name in held.missing if name in standings]
+    known = [standings.get(name) or SourceStanding(name, 0, True, "catching up") for name in held.missing]
     return HeldClosingView(
         organization_id=held.organization_id,
         period_start=held.period.start,

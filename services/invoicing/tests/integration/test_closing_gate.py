@@ -42,7 +42,7 @@ class Story:
 
     async def usage(self, revision, quantity, *, sources=("us",), organization="org-1", now=OCTOBER, **changed):
         async with self.store.begin() as tx:
-            observed = self.make.observed(revision, quantity, **changed)
+            observed = self.make.used(revision, quantity, **changed)
             await record_usage(organization, [observed], tx=tx, now=now, report_every=timedelta(hours=24))
             await tx.know_sources(organization, sources)
 

@@ -62,7 +62,7 @@ async def billed(store, make):
     """October is billed at $393.00; from November on the customer pays a fee of $300.00."""
     await agree(store, make, OCTOBER_1, 1)
     async with store.begin() as tx:
-        observed = [make.observed(1, 12_000_000)]
+        observed = [make.used(1, 12_000_000)]
         await record_usage("org-1", observed, tx=tx, now=OCTOBER_1, report_every=timedelta(days=1))
     await close(store, datetime(2026, 11, 2, 1, tzinfo=UTC))
     fee = make.item(product_key="platform", usage_key=None, counter=None, price=FEE, quota=None, quantity=1)

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from quill_invoicing.domain.period_close import Grace
-from quill_invoicing.domain.usage_history import Observation, ObservedPeriod
+from quill_invoicing.domain.period_usage import PeriodUsage
 from quill_invoicing.store.memory import MemoryStore
 from quill_invoicing.usecases.close_period import close_due_periods
 from quill_invoicing.usecases.keep_terms import keep_terms
-from quill_invoicing.usecases.record_usage import record_usage
+from quill_invoicing.usecases.record_usage import record_snapshot, record_usage
 from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
 from quill_pricing.schedule_history import ScheduleChange, ScheduleHistory
 
@@ -63,18 +63,14 @@ class Story:
         async with self.store.begin() as tx:
             await keep_terms(terms, tx=tx, now=at(now))
 
-    async def report(self, now: str, *days: tuple[str, int], is_correction: bool = False) -> None:
+    async def report(self, now: str, *days: tuple[str, int]) -> None:
         """Usage of some days becomes known: (day, units), negative to take back by a named correction."""
         self.revisions += 1
         for day, units in days:
             period = self.period(day)
             self.quantities[period] = self.quantities.get(period, 0) + units
         observed = [
-            ObservedPeriod(
-                period,
-                Observation(self.revisions, at(now), {"events": self.quantities[period]}),
-                self.revisions if is_correction else 0,
-            )
+            PeriodUsage(period, self.revisions, self.terms_revisions, {"events": self.quantities[period]})
             for period in sorted({self.period(day) for day, _ in days}, key=lambda each: each.start)
         ]
         async with self.store.begin() as tx:
@@ -243,7 +239,7 @@ async def test_a_correction_downwards_after_the_closing_is_a_credit(begun, febru
     story = await begun("2026-01-01")
     await story.report("2026-01-20", ("2026-01-10", 40))
     await story.close("2026-02-02")
-    await story.report("2026-02-10", ("2026-01-10", -30), is_correction=True)
+    await story.report("2026-02-10", ("2026-01-10", -30))
     await story.report("2026-02-20", ("2026-02-20", february))
     await story.close("2026-03-02")
     await story.report("2026-03-20", ("2026-03-20", 60))
@@ -256,7 +252,7 @@ async def test_up_down_and_up_again_is_settled_once_at_what_it_came_to(begun):
     await story.report("2026-01-20", ("2026-01-10", 40))
     await story.close("2026-02-02")
     await story.report("2026-02-03", ("2026-01-11", 8))
-    await story.report("2026-02-04", ("2026-01-10", -20), is_correction=True)
+    await story.report("2026-02-04", ("2026-01-10", -20))
     await story.report("2026-02-05", ("2026-01-12", 2))
     await story.close("2026-03-02")
     await story.report("2026-03-03", ("2026-01-13", 100))
@@ -352,7 +348,9 @@ class CutStory(Story):
     def __init__(self, store, make, schedule: BillingSchedule) -> None:
         super().__init__(store, make, schedule)
         self.counted = ScheduleHistory(schedule)
-        self.days: dict[datetime, tuple[int, datetime]] = {}
+        self.days: dict[datetime, int] = {}
+        self.followed = 1
+        self.cuts: dict[datetime, int] = {}
 
     async def reschedule(self, now: str, schedule: str, *, counted: bool = True) -> None:
         """``2026-01-15 month``: agreed on now; usage-ingest hears it now, or when `recut`."""
@@ -365,31 +363,35 @@ class CutStory(Story):
 
     async def recut(self, now: str) -> None:
         self.counted = self.counted.changed(self.change)
+        self.followed = self.terms_revisions
         await self.told(now)
 
     async def used(self, now: str, day: str, units: int) -> None:
         """Units more on a day, reported now."""
-        self.days[at(day)] = (self.days.get(at(day), (0, at(now)))[0] + units, at(now))
+        self.days[at(day)] = self.days.get(at(day), 0) + units
         await self.told(now)
 
     async def told(self, now: str) -> None:
         """The snapshot as of now: what each period adds up to."""
         self.revisions += 1
-        sums: dict[BillingPeriod, list[tuple[int, datetime]]] = {}
-        for day, cell in self.days.items():
-            sums.setdefault(self.counted.period_containing(day), []).append(cell)
-        observed = [
-            ObservedPeriod(
+        sums: dict[BillingPeriod, int] = {}
+        for day, units in self.days.items():
+            period = self.counted.period_containing(day)
+            sums[period] = sums.get(period, 0) + units
+        told = [
+            PeriodUsage(
                 period,
-                Observation(
-                    self.revisions, max(as_of for _, as_of in cells), {"events": sum(units for units, _ in cells)}
-                ),
-                0,
+                self.revisions,
+                self.followed,
+                {"events": total},
+                {cut: {"events": used} for cut, used in self.cuts.items() if period.start < cut < period.end},
             )
-            for period, cells in sorted(sums.items(), key=lambda item: item[0].start)
+            for period, total in sorted(sums.items(), key=lambda item: item[0].start)
         ]
         async with self.store.begin() as tx:
-            await record_usage("org-1", observed, tx=tx, now=at(now), report_every=timedelta(days=1))
+            await record_snapshot(
+                "org-1", told, revision=self.revisions, tx=tx, now=at(now), report_every=timedelta(days=1)
+            )
 
 
 CUTS = {
@@ -441,18 +443,17 @@ async def test_what_comes_after_the_cut_period_was_closed_is_an_adjustment_of_it
     assert await story.invoices() == [f"{first}: 10", f"{second}: 9 | {first[:10]} +5"]
 
 
-async def test_usage_that_is_cut_later_than_the_period_was_closed_is_an_adjustment(cut):
-    """usage-ingest hears of the change last: until then it tells of the whole period, which nobody bills."""
+async def test_a_closing_waits_until_usage_follows_the_changed_schedule(cut):
+    """usage-ingest hears of the change last: until then it tells of the whole period, which nobody bills (D3)."""
     story, becomes, first, second = cut
     await story.used("2026-01-17 08:00", "2026-01-14", 5)
     await story.reschedule("2026-01-17 09:00", becomes, counted=False)
     await story.used("2026-01-17 10:00", "2026-01-16", 1)
-    # Of 1 to 15 January it knows what was told by then: 10 units.
-    assert await story.close("2026-01-17 11:00") == 1
+    assert await story.close("2026-01-17 11:00") == 0
     await story.used("2026-01-17 12:00", "2026-01-16", 1)
     await story.recut("2026-01-17 13:00")
     await close_both(story, second)
-    assert await story.invoices() == [f"{first}: 10", f"{second}: 9 | {first[:10]} +5"]
+    assert await story.invoices() == [f"{first}: 15", f"{second}: 9"]
 
 
 async def test_limits_lowered_before_the_cut_still_bill_what_they_let_through(store, make):
@@ -461,6 +462,7 @@ async def test_limits_lowered_before_the_cut_still_bill_what_they_let_through(st
     await story.agree("2026-01-01", items=[make.item(price=CENT, allowance=0, quota=10)])
     await story.used("2026-01-11", "2026-01-10", 8)
     await story.agree("2026-01-12", items=[make.item(price=CENT, allowance=0, quota=3)])
+    story.cuts[at("2026-01-12")] = 8
     story.schedule = BillingSchedule(at("2026-01-15"), Interval.parse("year"))
     await story.agree("2026-01-17", items=[make.item(price=CENT, allowance=0, quota=3)])
     story.change = ScheduleChange(story.schedule, at("2026-01-15"), at("2026-01-17"))

@@ -34,7 +34,7 @@ WRONG_TOTAL = """
 async def closable(postgres_store, make):
     async with postgres_store.begin() as tx:
         await keep_terms(make.terms(), tx=tx, now=AFTER_OCTOBER)
-        observed = [make.observed(1, 12_000_000)]
+        observed = [make.used(1, 12_000_000)]
         await record_usage("org-1", observed, tx=tx, now=AFTER_OCTOBER, report_every=timedelta(0))
     return postgres_store
 
@@ -51,7 +51,6 @@ async def closable(postgres_store, make):
         "delete from invoice_lines",
         ANOTHER_LINE,
         "update closed_periods set usage_revision = 9",
-        "delete from usage_observations",
         "update customer_terms set effective_at = now()",
     ],
 )

@@ -287,7 +287,7 @@ async def test_whatever_crashes_there_is_one_of_each_and_the_invoice_is_paid_and
         await keep_terms(make.terms(collection_mode=mode), tx=tx, now=OCTOBER_5)
     await work_through(database, performers, now=OCTOBER_5, crash_before_recording=crashing)
     async with postgres_store.begin() as tx:
-        observed = [make.observed(1, 12_000_000, as_of=OCTOBER_5)]
+        observed = [make.used(1, 12_000_000)]
         await record_usage("org-1", observed, tx=tx, now=OCTOBER_5, report_every=timedelta(0))
     await world.move_to(AFTER_OCTOBER, period=october)
     await hold_drafts(store=postgres_store, now=AFTER_OCTOBER, limit=10)

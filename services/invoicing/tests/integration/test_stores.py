@@ -50,7 +50,7 @@ async def invoices(store):
 
 async def test_a_period_is_closed_once_its_grace_has_passed_and_only_once(store, make):
     await keep(store, make.terms())
-    await record(store, make.observed(1, 12_000_000))
+    await record(store, make.used(1, 12_000_000))
     assert await close(store, datetime(2026, 11, 1, 23, 59, tzinfo=UTC)) == 0
     assert await close(store, AFTER_OCTOBER) == 1
     assert await close(store, AFTER_OCTOBER) == 0  # closing twice is closing once
@@ -72,25 +72,25 @@ async def test_periods_close_one_per_run_and_in_order(store, make):
 
 async def test_without_a_subscription_no_invoice_is_made_and_usage_is_kept(store, make, october):
     await keep(store, make.terms(has_active_subscription=False))
-    await record(store, make.observed(1, 12_000_000))
+    await record(store, make.used(1, 12_000_000))
     assert await close(store, AFTER_OCTOBER) == 1
     assert await invoices(store) == []
     async with store.begin() as tx:
         assert (await tx.closed_period("org-1", october.start)).invoice_id is None
-        assert (await tx.usage_history("org-1", october)).newest_revision == 1
+        assert (await tx.known_usage("org-1", october)).revision == 1
 
 
 async def test_an_older_or_repeated_snapshot_changes_nothing(store, make, october):
     await keep(store, make.terms(revision=5))
     await keep(store, make.terms(revision=4, has_active_subscription=False))
     await keep(store, make.terms(revision=5))
-    await record(store, make.observed(3, 100), make.observed(3, 100))
-    await record(store, make.observed(2, 900))
+    await record(store, make.used(3, 100), make.used(3, 100))
+    await record(store, make.used(2, 900))
     async with store.begin() as tx:
         history = await tx.terms_history("org-1")
-        usage = await tx.usage_history("org-1", october)
+        usage = await tx.known_usage("org-1", october)
     assert [terms.revision for terms in history.versions] == [5]
-    assert [seen.revision for seen in usage.observations] == [3]
+    assert (usage.revision, usage.current.meters) == (3, {"events": 100})
 
 
 async def test_terms_come_back_as_they_were_saved(store, make):
@@ -117,12 +117,12 @@ async def test_a_rolled_over_period_alone_adds_no_version_of_the_terms(store, ma
 
 async def test_late_usage_becomes_one_adjustment_line_at_its_own_periods_price(store, make, october, november):
     await keep(store, make.terms())
-    await record(store, make.observed(1, 12_000_000))
+    await record(store, make.used(1, 12_000_000))
     await close(store, AFTER_OCTOBER)
     dearer = {"model": "per_unit", "currency": "usd", "unit_amount": "1"}
     await keep(store, make.terms(revision=2, effective_at=november.start, items=[make.item(price=dearer)]))
-    await record(store, make.observed(2, 13_000_000), now=AFTER_OCTOBER)
-    await record(store, make.observed(3, 14_000_000), now=AFTER_OCTOBER)
+    await record(store, make.used(2, 13_000_000), now=AFTER_OCTOBER)
+    await record(store, make.used(3, 14_000_000), now=AFTER_OCTOBER)
     (first,) = await invoices(store)
     assert first.total_minor == 39_300  # never rewritten (L13)
 
@@ -179,13 +179,13 @@ async def test_running_quantities_are_reported_daily_when_they_changed(store, ma
             return (await tx.sent_reports("org-1", october.start))["product_analytics"]
 
     noon = datetime(2026, 10, 5, 12, tzinfo=UTC)
-    await record(store, make.observed(1, 100), now=noon)
+    await record(store, make.used(1, 100), now=noon)
     assert (await sent()).quantity == 100
-    await record(store, make.observed(2, 200), now=noon + timedelta(hours=23))
+    await record(store, make.used(2, 200), now=noon + timedelta(hours=23))
     assert (await sent()).quantity == 100  # not yet
-    await record(store, make.observed(3, 300), now=noon + timedelta(hours=24))
+    await record(store, make.used(3, 300), now=noon + timedelta(hours=24))
     assert (await sent()).quantity == 300
-    await record(store, make.observed(4, 300), now=noon + timedelta(hours=60))
+    await record(store, make.used(4, 300), now=noon + timedelta(hours=60))
     assert (await sent()).stamped_at == noon + timedelta(hours=24)  # unchanged: not repeated
 
 

@@ -1,14 +1,14 @@
 """What a period costs: limits in force (L12), one line per tier (L11), zero conventions."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from quill_invoicing.domain.invoice_lines import MixedCurrencies, bill_period
+from quill_invoicing.domain.period_usage import KnownUsage, PeriodUsage
 from quill_invoicing.domain.terms import TermsHistory
-from quill_invoicing.domain.usage_history import Observation, UsageHistory
 from quill_pricing.period import BillingPeriod
 
 OCTOBER = BillingPeriod(datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
@@ -18,49 +18,97 @@ def day(number: int) -> datetime:
     return datetime(2026, 10, number, tzinfo=UTC)
 
 
-def seen(*steps: tuple[int, int]) -> UsageHistory:
-    """(day of October, quantity) pairs, in order of revision."""
-    return UsageHistory.of(Observation(n, day(at), {"events": q}) for n, (at, q) in enumerate(steps, start=1))
+def seen(*days: tuple[int, int], cuts: tuple[int, ...] = ()) -> KnownUsage:
+    """(day of October, units on that day) pairs; what was used before the days in ``cuts`` is known."""
+    before = {day(cut): {"events": sum(units for at, units in days if at < cut)} for cut in cuts}
+    return KnownUsage(PeriodUsage(OCTOBER, 1, 1, {"events": sum(units for _, units in days)}, before))
 
 
 @pytest.mark.parametrize(
-    ("limits", "steps", "billed"),
+    ("limits", "days", "billed"),
     [
-        ([(1, None)], [(5, 40), (20, 100)], 100),  # no limit: the maximum
-        ([(1, 60)], [(5, 40), (20, 100)], 60),  # over the limit is not billed
-        ([(1, 200), (10, 50)], [(5, 120), (20, 150)], 120),  # lowered later: what was used before stays billed
-        ([(1, 200), (10, 50)], [(5, 30), (20, 150)], 50),  # lowered before the usage
+        ([(1, None)], [(5, 40), (20, 60)], 100),  # no limit: all of it
+        ([(1, 60)], [(5, 40), (20, 60)], 60),  # over the limit is not billed
+        ([(1, 200), (10, 50)], [(5, 120), (20, 30)], 120),  # lowered later: what was used before stays billed
+        ([(1, 200), (10, 50)], [(5, 30), (20, 120)], 50),  # lowered before the usage
         ([(1, 50), (10, 200)], [(5, 120)], 120),  # raised while usage stands above it: the usage is billed
-        ([(1, 50), (10, 100)], [(5, 120), (20, 130)], 100),
-        ([(1, 50), (10, None)], [(5, 40), (20, 90)], 90),
+        ([(1, 50), (10, 100)], [(5, 120), (20, 10)], 100),
+        ([(1, 50), (10, None)], [(5, 40), (20, 50)], 90),
         ([(1, 0)], [(5, 40)], 0),  # limited to nothing
         ([(1, None)], [], 0),  # never reported
     ],
 )
-def test_the_billed_quantity_is_the_most_that_the_limit_in_force_allowed(limits, steps, billed, make_terms, make_item):
+def test_the_billed_quantity_is_the_most_that_the_limit_in_force_allowed(limits, days, billed, make_terms, make_item):
     history = TermsHistory.of(
         make_terms(revision=n, effective_at=day(at), items=[make_item(quota=quota)])
         for n, (at, quota) in enumerate(limits, start=1)
     )
-    (product,) = bill_period(history, seen(*steps), OCTOBER).billed
+    usage = seen(*days, cuts=tuple(at for at, _ in limits[1:]))
+    (product,) = bill_period(history, usage, OCTOBER).billed
     assert product.quantity == billed
 
 
-def test_a_withdrawn_observation_no_longer_counts(make_terms):
-    history = TermsHistory.of([make_terms()])
-    usage = UsageHistory.of(
-        [Observation(1, day(3), {"events": 9_000}), Observation(2, day(4), {"events": 400})], corrected_revision=2
-    )
-    assert bill_period(history, usage, OCTOBER).billed[0].quantity == 400
-
-
-def test_subscribing_in_the_middle_bills_the_whole_period(make_terms, make_item):
+def test_what_was_used_before_subscribing_is_not_billed(make_terms, make_item):
     free = make_terms(revision=1, has_active_subscription=False, items=[make_item(subscribed=False, quota=1_000_000)])
     paid = make_terms(revision=2, effective_at=day(15))
-    statement = bill_period(TermsHistory.of([free, paid]), seen((5, 900_000), (20, 3_000_000)), OCTOBER)
-    assert statement.billed[0].quantity == 3_000_000
-    only_paid = bill_period(TermsHistory.of([paid]), seen((5, 900_000), (20, 3_000_000)), OCTOBER)
-    assert only_paid.billed[0].quantity == 3_000_000
+    usage = seen((5, 900_000), (20, 2_100_000), cuts=(15,))
+    statement = bill_period(TermsHistory.of([free, paid]), usage, OCTOBER)
+    assert statement.billed[0].quantity == 2_100_000
+    assert bill_period(TermsHistory.of([paid]), usage, OCTOBER).billed[0].quantity == 2_100_000
+
+
+def test_usage_in_a_trial_is_never_charged(make_terms):
+    """K11: 5 M events in a free trial, subscribed from the 21st on, 0.1 M more: inside the allowance."""
+    trial = make_terms(revision=1, free_trial_until=day(21))
+    usage = seen((10, 5_000_000), (25, 100_000), cuts=(21,))
+    statement = bill_period(TermsHistory.of([trial]), usage, OCTOBER)
+    assert (statement.billed[0].quantity, statement.total_minor) == (100_000, 0)
+
+
+def test_a_subscription_whose_trial_lasts_bills_nothing(make_terms, make_item):
+    """K11's kind: also no flat fee of a first tier, which is owed at zero usage (K3)."""
+    tiers = [{"up_to": 5, "unit_amount": "5", "flat_amount": "10"}, {"unit_amount": "3"}]
+    price = {"model": "graduated", "currency": "usd", "tiers": tiers}
+    trial = make_terms(free_trial_until=datetime(2026, 11, 9, tzinfo=UTC), items=[make_item(price=price, allowance=0)])
+    assert not bill_period(TermsHistory.of([trial]), seen((10, 3)), OCTOBER).is_billed
+
+
+def test_usage_of_the_14th_is_billed_though_it_was_told_after_the_cancellation(make_terms, make_item):
+    """K2: 12 M events on the 14th, cancelled on the 15th at noon, the report of the 14th comes on the 16th."""
+    paid = make_terms(revision=1)
+    left = make_terms(
+        revision=2,
+        effective_at=day(15) + timedelta(hours=12),
+        has_active_subscription=False,
+        items=[make_item(subscribed=False, quota=1_000_000)],
+    )
+    cut = {left.effective_at: {"events": 12_000_000}}
+    usage = KnownUsage(PeriodUsage(OCTOBER, 1, 2, {"events": 12_500_000}, cut))
+    assert bill_period(TermsHistory.of([paid, left]), usage, OCTOBER).total_minor == 39_300
+
+
+@pytest.mark.parametrize(
+    ("values", "carried", "billed"),
+    [
+        ((9, 5), False, 5),  # K14: the last value
+        ((9, None), False, 0),  # a gauge that nobody reported
+        ((9, None), True, 9),  # goes on if its meter says so
+        ((9, 4), True, 4),
+        ((None, None), True, 0),
+    ],
+)
+def test_a_gauge_bills_its_last_value_and_may_be_carried(values, carried, billed, make_terms, make_item):
+    """K14: 9 on the 3rd and 5 on the 5th bills 5; here the last values of September and October."""
+    earlier, current = values
+    september = BillingPeriod(datetime(2026, 9, 1, tzinfo=UTC), OCTOBER.start)
+    price = {"model": "per_unit", "currency": "usd", "unit_amount": "1"}
+    gauge = make_item(price=price, allowance=0, aggregation="last", carried=carried)
+    known = KnownUsage(
+        None if current is None else PeriodUsage(OCTOBER, 2, 1, {"events": current}),
+        None if earlier is None else PeriodUsage(september, 2, 1, {"events": earlier}),
+    )
+    statement = bill_period(TermsHistory.of([make_terms(items=[gauge])]), known, OCTOBER)
+    assert statement.billed[0].quantity == billed
 
 
 def test_unsubscribing_in_the_middle_bills_what_was_used_until_then(make_terms, make_item):
@@ -71,7 +119,7 @@ def test_unsubscribing_in_the_middle_bills_what_was_used_until_then(make_terms, 
         has_active_subscription=False,
         items=[make_item(subscribed=False, quota=1_000_000)],
     )
-    statement = bill_period(TermsHistory.of([paid, free]), seen((14, 2_000_000), (20, 5_000_000)), OCTOBER)
+    statement = bill_period(TermsHistory.of([paid, free]), seen((14, 2_000_000), (20, 3_000_000), cuts=(15,)), OCTOBER)
     assert (statement.billed[0].quantity, statement.total_minor) == (2_000_000, 5_000)
 
 
@@ -122,18 +170,12 @@ def test_two_currencies_cannot_be_on_one_invoice(make_terms, make_item):
         bill_period(TermsHistory.of([make_terms(items=[make_item(), euros])]), seen(), OCTOBER)
 
 
-@given(quantities=st.lists(st.integers(0, 40_000_000), max_size=8), data=st.data())
-def test_the_invoice_is_the_same_however_usage_came_in(quantities, data, make_terms_once):
-    """Chunk independence: only the maximum matters, not how many observations led to it, nor their order."""
+@given(days=st.lists(st.tuples(st.integers(1, 31), st.integers(0, 9_000_000)), max_size=8), data=st.data())
+def test_the_invoice_is_the_same_in_whatever_order_days_were_told(days, data, make_terms_once):
     history = TermsHistory.of([make_terms_once])
-    rising = sorted(quantities)
-    in_steps = seen(*[(min(28, n + 1), quantity) for n, quantity in enumerate(rising)])
-    at_once = seen(*([(28, rising[-1])] if rising else []))
-    statement = bill_period(history, in_steps, OCTOBER)
-    assert statement == bill_period(history, at_once, OCTOBER)
+    statement = bill_period(history, seen(*days), OCTOBER)
     assert statement.total_minor == sum(line.amount_minor for line in statement.lines)
-    shuffled = UsageHistory.of(data.draw(st.permutations(in_steps.observations)))
-    assert bill_period(history, shuffled, OCTOBER) == statement
+    assert bill_period(history, seen(*data.draw(st.permutations(days))), OCTOBER) == statement
 
 
 @pytest.fixture(scope="module")

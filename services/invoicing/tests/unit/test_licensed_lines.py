@@ -6,15 +6,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quill_invoicing.domain.invoice_lines import MixedCurrencies, bill_period
+from quill_invoicing.domain.period_usage import NOTHING_KNOWN
 from quill_invoicing.domain.terms import TermsHistory
-from quill_invoicing.domain.usage_history import UsageHistory
 from quill_pricing.period import BillingPeriod
 
 OCTOBER = BillingPeriod(datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
 SEAT = {"model": "per_unit", "currency": "usd", "unit_amount": "20.00"}
 PLAN = {"model": "flat", "currency": "usd", "amount": "450.00"}
 BEFORE = datetime(2026, 8, 17, tzinfo=UTC)
-NO_USAGE = UsageHistory.of([])
 
 
 def october(day, hour=0):
@@ -44,13 +43,13 @@ def told(make_terms):
 
 
 def shown(history, period=OCTOBER):
-    return [(line.description, line.amount_minor) for line in bill_period(history, NO_USAGE, period).lines]
+    return [(line.description, line.amount_minor) for line in bill_period(history, NOTHING_KNOWN, period).lines]
 
 
 def test_seats_added_on_the_last_day_are_paid_for_one_day(told, seats):
     """K5: 60.00 + 17.42 = 77.42, not 600.00."""
     history = told((BEFORE, [seats(3)], {}), (october(31), [seats(30)], {}))
-    statement = bill_period(history, NO_USAGE, OCTOBER)
+    statement = bill_period(history, NOTHING_KNOWN, OCTOBER)
     assert shown(history) == [("seats", 6_000), ("seats: 3 to 30 from 31 October", 1_742)]
     assert statement.total_minor == 7_742
     full, change = statement.lines
@@ -137,7 +136,7 @@ def test_a_cancellation_that_was_told_only_as_a_change_is_billed(told, seats):
     ]
     free = {"has_active_subscription": False}
     newest = told((october(20), [seats(None, subscribed=False, changes=changes)], free))
-    statement = bill_period(newest, NO_USAGE, OCTOBER)
+    statement = bill_period(newest, NOTHING_KNOWN, OCTOBER)
     assert (statement.is_billed, statement.total_minor) == (True, 3_000)
 
 
@@ -156,7 +155,7 @@ def test_seats_that_change_their_currency_cannot_be_billed(told, seats):
     euros = {**SEAT, "currency": "eur"}
     history = told((BEFORE, [seats(3)], {}), (october(11), [seats(3, euros)], {}))
     with pytest.raises(MixedCurrencies):
-        bill_period(history, NO_USAGE, OCTOBER)
+        bill_period(history, NOTHING_KNOWN, OCTOBER)
 
 
 def test_the_end_of_a_trial_is_kept_as_a_version_of_the_terms(make_terms, seats):

@@ -181,7 +181,7 @@ async def test_each_aggregation_with_its_groups(begin, organization):
     )
     assert outcomes == [ACCEPTED] * 4
     assert await used(begin) == {
-        "October": {"sum": (17, 17), "count": (3, 3), "max": (7, 7), "last": (5, 7), "unique_count": (2, 2)},
+        "October": {"sum": (17, 17), "count": (3, 3), "max": (7, 7), "last": (5, 5), "unique_count": (2, 2)},
         "November": {"sum": (9, 9), "count": (1, 1), "max": (9, 9), "last": (9, 9), "unique_count": (1, 1)},
     }
     windows, _, in_force = await everything(begin)
@@ -418,7 +418,6 @@ async def test_any_order_repetition_cut_and_crash_of_events_gives_the_same_numbe
             assert sum(part.events for part in parts) == whole.events
             numbers = [part.quantity for part in parts]
             assert whole.quantity == sum(numbers) if usage_key in ("sum", "count") else whole.quantity <= sum(numbers)
-            assert max(part.peak for part in parts) == whole.peak or usage_key not in ("max", "last")
     found = await used(other)
     for month, start, end in (
         ("October", OCTOBER, NOVEMBER),
@@ -433,7 +432,7 @@ async def test_any_order_repetition_cut_and_crash_of_events_gives_the_same_numbe
             "sum": (sum(values),) * 2,
             "count": (len(values),) * 2,
             "max": (max(values),) * 2,
-            "last": (values[-1], max(values)),
+            "last": (values[-1],) * 2,
             "unique_count": (len(set(values)),) * 2,
         }
 
@@ -709,8 +708,6 @@ async def test_voided_events_count_as_if_they_had_never_come_until_that_is_taken
     assert changed[10, "sum"] == (716, 16)
     assert changed[11, "max"] == (9, 0)
     async with begin() as (tx, events):
-        in_force = await tx.periods_in_force("acme", newest=None)
-        assert [usage.corrected_revision for usage in in_force] == [2, 2], "maxima that came down are to be believed"
         assert (await tx.organization("acme")).usage_revision == 2
         assert await recompute_events("acme", tx=tx, events=events) == (), "an audit finds nothing to mend"
     assert await entered(begin, *sent) == [DUPLICATE] * 5, "their names stay taken"

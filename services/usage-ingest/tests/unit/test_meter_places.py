@@ -22,7 +22,6 @@ class Row:
     partial: list[int]
     maximum: list[int]
     as_of: datetime = TENTH
-    corrected_revision: int | None = None
 
 
 METERS = MeterMap.of(

@@ -10,17 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+from quill_pricing.billed_quantity import billed_quantity
 from quill_pricing.money import CurrencyMismatch
-from quill_pricing.observed_usage import LimitInForce, UsageObservation, billed_quantity
 from quill_pricing.period import BillingPeriod
 from quill_pricing.rating import RatedLine, rate
 
 from quill_invoicing.domain.closing import BilledProduct
 from quill_invoicing.domain.invoice import InvoiceLine, LineKind
 from quill_invoicing.domain.licensed_lines import bill_licensed
-from quill_invoicing.domain.limit_history import limits_within
+from quill_invoicing.domain.period_usage import KnownUsage
 from quill_invoicing.domain.terms import TermsHistory, TermsItem
-from quill_invoicing.domain.usage_history import UsageHistory
 
 
 class MixedCurrencies(ValueError):
@@ -46,7 +45,7 @@ class Statement:
         return sum(line.amount_minor for line in self.lines)
 
 
-def bill_period(history: TermsHistory, usage: UsageHistory, period: BillingPeriod) -> Statement:
+def bill_period(history: TermsHistory, usage: KnownUsage, period: BillingPeriod) -> Statement:
     """Rate everything a customer was subscribed to in a period.
 
     Raises:
@@ -64,25 +63,19 @@ def bill_period(history: TermsHistory, usage: UsageHistory, period: BillingPerio
     billed: list[BilledProduct] = []
     for item in items:
         if item.is_metered and item.usage_key is not None:
-            quantity = billed_quantity_of(item.product_key, item.usage_key, history=history, usage=usage, period=period)
+            quantity = billed_quantity_of(item, history=history, usage=usage, period=period)
             lines.extend(_metered_lines(item, quantity, period))
             billed.append(BilledProduct(item.product_key, item.usage_key, quantity, item.price_document))
     lines.sort(key=lambda line: line.product_key)
     return Statement(bool(items or licensed), currencies[0] if currencies else None, tuple(lines), tuple(billed))
 
 
-def billed_quantity_of(
-    product_key: str, usage_key: str, *, history: TermsHistory, usage: UsageHistory, period: BillingPeriod
-) -> int:
-    """The most that was used while the limit in force allowed it (L12)."""
-    return billed_quantity(
-        [
-            # Usage reported for this period is this period's, even if a source's clock said otherwise.
-            UsageObservation(max(as_of, period.start), quantity)
-            for as_of, quantity in usage.of_meter(usage_key)
-        ],
-        [LimitInForce(effective_at, quota) for effective_at, quota in limits_within(history, product_key, period)],
-    )
+def billed_quantity_of(item: TermsItem, *, history: TermsHistory, usage: KnownUsage, period: BillingPeriod) -> int:
+    """What is billed of a metered product, by time of use (L12)."""
+    if item.usage_key is None:
+        raise ValueError(f"{item.product_key} is not billed by usage")
+    used = usage.of_meter(item.usage_key, is_last_value=item.is_last_value, is_carried=item.carried)
+    return billed_quantity(used, history.billing_terms(item.product_key), period)
 
 
 def _metered_lines(item: TermsItem, quantity: int, period: BillingPeriod) -> Iterator[InvoiceLine]:

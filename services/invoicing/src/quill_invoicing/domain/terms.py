@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Literal
 
+from quill_pricing.billed_quantity import BillingTerms, cuts_between
 from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
 from quill_pricing.price import Price, price_from_document
 from quill_pricing.schedule_history import ScheduleChange, ScheduleHistory
@@ -40,6 +42,8 @@ class TermsItem:
         quantity: Licensed quantity; None for a metered product.
         changes: What held in the last billing periods, oldest first. The start of this list moves with the billing
             period, so it is no part of a comparison: every change also shows in the other attributes.
+        aggregation: How the meter's usage comes about; ``last`` bills its last value.
+        carried: The last value goes on into a period without events.
     """
 
     product_key: str
@@ -49,7 +53,14 @@ class TermsItem:
     subscribed: bool
     quota: int | None
     quantity: int | None
+    aggregation: str = "sum"
+    carried: bool = False
     changes: tuple[ItemChange, ...] = field(default=(), compare=False)
+
+    @property
+    def is_last_value(self) -> bool:
+        """Whether the meter is a gauge that bills its last value."""
+        return self.aggregation == "last"
 
     @property
     def price(self) -> Price:
@@ -129,6 +140,12 @@ class CustomerTerms:
         """The item of a product."""
         return next((item for item in self.items if item.product_key == product_key), None)
 
+    def billing_terms(self, product_key: str, at: datetime) -> BillingTerms:
+        """Whether a metered product is paid at an instant of these terms, and its limit."""
+        item = self.item(product_key)
+        is_paid = item is not None and item in self.billed_items() and not self.is_in_trial(at)
+        return BillingTerms(at, is_paid=is_paid, limit=None if item is None else item.quota)
+
     def billed_items(self) -> tuple[TermsItem, ...]:
         """The items that cost something."""
         return tuple(item for item in self.items if item.subscribed) if self.has_active_subscription else ()
@@ -174,28 +191,63 @@ class TermsHistory:
         )
 
     def within(self, period: BillingPeriod) -> tuple[tuple[datetime, CustomerTerms], ...]:
-        """Each version with the instant it took over inside the period, oldest first.
-
-        The first counts from the period's start even if it took force later: a subscription that starts in the middle
-        of a period is billed for the whole period's usage, as the legacy metered prices do.
-        """
-        starts = sorted({t.effective_at for t in self.versions if period.start <= t.effective_at < period.end})
-        instants = [period.start, *(start for start in starts if start > period.start)]
+        """Each version with the instant from which it held in the period, oldest first."""
+        starts = sorted({t.effective_at for t in self.versions if period.start < t.effective_at < period.end})
         found: list[tuple[datetime, CustomerTerms]] = []
-        for instant in instants:
+        for instant in (period.start, *starts):
             terms = self.at(instant)
             if terms is not None and (not found or found[-1][1] is not terms):
-                found.append((instant if found else period.start, terms))
+                found.append((instant, terms))
         return tuple(found)
+
+    def billing_terms(self, product_key: str) -> tuple[BillingTerms, ...]:
+        """When a metered product was paid, and its limits over time, oldest first (L12).
+
+        Each version tells the item's changes of the last billing periods, so that one that never arrived (a compacted
+        topic keeps the newest) is not missed. Its own instant and the end of its trial say what holds since.
+        """
+        held: dict[datetime, BillingTerms] = {}
+        for terms in self.versions:
+            item = terms.item(product_key)
+            for change in () if item is None else item.changes:
+                held[change.at] = BillingTerms(change.at, is_paid=change.paid, limit=change.quota)
+        trial_ends = (terms.free_trial_until for terms in self.versions)
+        for instant in {*(terms.effective_at for terms in self.versions), *(end for end in trial_ends if end)}:
+            in_force = self.at(instant)
+            if in_force is not None:
+                held[instant] = in_force.billing_terms(product_key, instant)
+        return tuple(terms for _, terms in sorted(held.items()))
 
     def items_billed_in(self, period: BillingPeriod) -> tuple[tuple[CustomerTerms, TermsItem], ...]:
         """The newest billed version of each product in the period, by product key, with the terms it is from.
 
-        A product that was unsubscribed half-way is still billed: by its last price, for what was used until then (its
-        quota fell at that instant, and L12 does the rest).
+        A product that was unsubscribed half-way is still billed: by its last price, for what was used until then. One
+        that was only subscribed in a trial is not.
         """
         newest: dict[str, tuple[CustomerTerms, TermsItem]] = {}
-        for _, terms in self.within(period):
-            for item in terms.billed_items():
-                newest[item.product_key] = (terms, item)
+        within = self.within(period)
+        for position, (_, terms) in enumerate(within):
+            until = within[position + 1][0] if position + 1 < len(within) else period.end
+            if terms.free_trial_until is None or terms.free_trial_until < until:
+                for item in terms.billed_items():
+                    newest[item.product_key] = (terms, item)
         return tuple(newest[key] for key in sorted(newest))
+
+    def cuts_in(self, period: BillingPeriod) -> frozenset[datetime]:
+        """The instants inside the period that its bill depends on: usage must say what was used before each (D2)."""
+        products = {item.product_key for _, terms in self.within(period) for item in terms.items if item.is_metered}
+        return frozenset(cut for product in products for cut in cuts_between(self.billing_terms(product), period))
+
+    def revision_before(self, instant: datetime) -> int:
+        """The newest revision that took force before an instant; 0 before the first."""
+        return max((terms.revision for terms in self.versions if terms.effective_at < instant), default=0)
+
+    @property
+    def schedule_revision(self) -> int:
+        """The revision that last changed the schedule; 0 if none did."""
+        changes = [
+            later.revision
+            for earlier, later in pairwise(self.versions)
+            if earlier.schedule_change.schedule != later.schedule_change.schedule
+        ]
+        return changes[-1] if changes else 0

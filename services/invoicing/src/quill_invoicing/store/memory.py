@@ -12,11 +12,11 @@ from quill_pricing.period import BillingPeriod
 from quill_invoicing.domain.closing import ClosedPeriod, LateUsage
 from quill_invoicing.domain.credits import CreditEntry
 from quill_invoicing.domain.invoice import MOVES, IllegalMove, Invoice, NotADraft
+from quill_invoicing.domain.period_usage import KnownUsage, PeriodUsage
 from quill_invoicing.domain.reconciliation import Reconciliation
 from quill_invoicing.domain.terms import CustomerTerms, TermsHistory
-from quill_invoicing.domain.usage_history import Observation, UsageHistory
 from quill_invoicing.domain.webhook import Webhook
-from quill_invoicing.ports import PersonsChange, PlannedEffect, RailAccount, SentReport
+from quill_invoicing.ports import SNAPSHOT_PERIODS, PersonsChange, PlannedEffect, RailAccount, SentReport
 from quill_invoicing.store.memory_credits import MemoryCreditRows
 from quill_invoicing.store.memory_sources import MemorySourceRows, SourceState
 
@@ -49,8 +49,7 @@ class State:
 
     customers: dict[str, _Customer] = field(default_factory=dict)
     terms: dict[str, list[CustomerTerms]] = field(default_factory=dict)
-    observations: dict[PeriodKey, list[Observation]] = field(default_factory=dict)
-    corrected: dict[PeriodKey, int] = field(default_factory=dict)
+    usage: dict[PeriodKey, PeriodUsage] = field(default_factory=dict)
     closed: dict[PeriodKey, ClosedPeriod] = field(default_factory=dict)
     late: dict[ProductKey, list[LateUsage]] = field(default_factory=dict)
     settled: dict[LateUsage, str] = field(default_factory=dict)
@@ -116,23 +115,32 @@ class MemoryTransaction(MemorySourceRows, MemoryCreditRows):
     async def terms_history(self, organization_id: str) -> TermsHistory:
         return TermsHistory.of(self.state.terms.get(organization_id, []))
 
-    async def observe(
-        self, organization_id: str, period: BillingPeriod, seen: Observation, *, corrected_revision: int
-    ) -> bool:
-        key = (organization_id, period.start)
-        known = self.state.observations.setdefault(key, [])
-        if known and known[-1].revision >= seen.revision:
+    async def save_usage(self, organization_id: str, usage: PeriodUsage) -> bool:
+        key = (organization_id, usage.period.start)
+        known = self.state.usage.get(key)
+        if known is not None and known.revision >= usage.revision:
             return False
-        known.append(replace(seen, period_end=period.end))
-        self.state.corrected[key] = max(self.state.corrected.get(key, 0), corrected_revision)
+        self.state.usage[key] = usage
         return True
 
-    async def usage_history(self, organization_id: str, period: BillingPeriod) -> UsageHistory:
-        key = (organization_id, period.start)
-        known = UsageHistory.of(
-            self.state.observations.get(key, []), corrected_revision=self.state.corrected.get(key, 0)
-        )
-        return known.telling_of(period)
+    async def forget_other_periods(
+        self, organization_id: str, periods: Sequence[PeriodUsage], *, revision: int
+    ) -> None:
+        starts = {usage.period.start for usage in periods}
+        oldest = min(starts) if len(starts) >= SNAPSHOT_PERIODS else None
+        for key, usage in list(self.state.usage.items()):
+            is_older = oldest is not None and key[1] < oldest
+            if key[0] == organization_id and key[1] not in starts and not is_older and usage.revision < revision:
+                del self.state.usage[key]
+
+    async def known_usage(self, organization_id: str, period: BillingPeriod) -> KnownUsage:
+        current = self.state.usage.get((organization_id, period.start))
+        earlier = [
+            usage
+            for (name, start), usage in self.state.usage.items()
+            if name == organization_id and start < period.start
+        ]
+        return KnownUsage.of(period, current, max(earlier, key=lambda usage: usage.period.start, default=None))
 
     async def close(self, closed: ClosedPeriod) -> bool:
         key = (closed.organization_id, closed.period.start)

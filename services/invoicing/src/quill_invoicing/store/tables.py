@@ -44,26 +44,17 @@ customer_terms = Table(
     comment="Each version of a customer's terms that changed money; append-only (L12).",
 )
 
-usage_observations = Table(
-    "usage_observations",
-    metadata,
-    Column("organization_id", String, primary_key=True),
-    Column("period_start", _Instant, primary_key=True),
-    Column("revision", BigInteger, primary_key=True),
-    Column("period_end", _Instant, nullable=True),
-    Column("as_of", _Instant, nullable=False),
-    Column("maxima", JSONB, nullable=False),
-    comment="What was known of a period's usage at each revision; append-only (L12).",
-)
-
 usage_periods = Table(
     "usage_periods",
     metadata,
     Column("organization_id", String, primary_key=True),
     Column("period_start", _Instant, primary_key=True),
-    Column("newest_revision", BigInteger, nullable=False),
-    Column("corrected_revision", BigInteger, nullable=False, server_default=text("0")),
-    comment="How far each period's usage was read, and from which revision on it counts (L3).",
+    Column("period_end", _Instant, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("customer_revision", BigInteger, nullable=False),
+    Column("meters", JSONB, nullable=False),
+    Column("cuts", JSONB, nullable=False),
+    comment="What the newest usage snapshot says of each period: totals, and what was used before each cut (L12).",
 )
 
 closed_periods = Table(

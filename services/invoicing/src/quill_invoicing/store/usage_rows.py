@@ -1,4 +1,4 @@
-"""Observations, closings, late usage."""
+"""Usage by period, closings, late usage."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,18 +6,19 @@ from typing import Any
 
 from quill_pricing.period import BillingPeriod
 from quill_runtime.database import Transaction
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_invoicing.domain.closing import ClosedPeriod, LateUsage
-from quill_invoicing.domain.usage_history import Observation, UsageHistory
+from quill_invoicing.domain.period_usage import KnownUsage, PeriodUsage
+from quill_invoicing.ports import SNAPSHOT_PERIODS
 from quill_invoicing.store.documents import (
     billed_documents,
     billed_from_documents,
     waiver_documents,
     waivers_from_documents,
 )
-from quill_invoicing.store.tables import closed_periods, late_usage, usage_observations, usage_periods
+from quill_invoicing.store.tables import closed_periods, late_usage, usage_periods
 
 
 class UsageRows:
@@ -27,58 +28,50 @@ class UsageRows:
         self._transaction = transaction
         self._connection = transaction.connection
 
-    async def observe(
-        self, organization_id: str, period: BillingPeriod, seen: Observation, *, corrected_revision: int
-    ) -> bool:
-        upsert = insert(usage_periods).values(
-            organization_id=organization_id,
-            period_start=period.start,
-            newest_revision=seen.revision,
-            corrected_revision=corrected_revision,
-        )
-        is_new = await self._connection.scalar(
-            upsert.on_conflict_do_update(
+    async def save_usage(self, organization_id: str, usage: PeriodUsage) -> bool:
+        values = {
+            "period_end": usage.period.end,
+            "revision": usage.revision,
+            "customer_revision": usage.customer_revision,
+            "meters": dict(usage.meters),
+            "cuts": [{"at": at.isoformat(), "used": dict(used)} for at, used in usage.cuts.items()],
+        }
+        is_newer = await self._connection.scalar(
+            insert(usage_periods)
+            .values(organization_id=organization_id, period_start=usage.period.start, **values)
+            .on_conflict_do_update(
                 index_elements=["organization_id", "period_start"],
-                set_={
-                    "newest_revision": seen.revision,
-                    "corrected_revision": func.greatest(
-                        usage_periods.c.corrected_revision, upsert.excluded.corrected_revision
-                    ),
-                },
-                where=usage_periods.c.newest_revision < seen.revision,
-            ).returning(usage_periods.c.newest_revision)
-        )
-        if is_new is None:
-            return False
-        await self._connection.execute(
-            insert(usage_observations).values(
-                organization_id=organization_id,
-                period_start=period.start,
-                period_end=period.end,
-                revision=seen.revision,
-                as_of=seen.as_of,
-                maxima=dict(seen.maxima),
+                set_=values,
+                where=usage_periods.c.revision < usage.revision,
             )
+            .returning(usage_periods.c.revision)
         )
-        return True
+        return is_newer is not None
 
-    async def usage_history(self, organization_id: str, period: BillingPeriod) -> UsageHistory:
-        corrected = await self._connection.scalar(
-            select(usage_periods.c.corrected_revision).where(
-                usage_periods.c.organization_id == organization_id, usage_periods.c.period_start == period.start
-            )
+    async def forget_other_periods(
+        self, organization_id: str, periods: Sequence[PeriodUsage], *, revision: int
+    ) -> None:
+        starts = [usage.period.start for usage in periods]
+        moved_away = delete(usage_periods).where(
+            usage_periods.c.organization_id == organization_id,
+            usage_periods.c.period_start.not_in(starts),
+            usage_periods.c.revision < revision,
         )
+        if len(starts) >= SNAPSHOT_PERIODS:
+            moved_away = moved_away.where(usage_periods.c.period_start > min(starts))
+        await self._connection.execute(moved_away)
+
+    async def known_usage(self, organization_id: str, period: BillingPeriod) -> KnownUsage:
         rows = await self._connection.execute(
-            select(usage_observations).where(
-                usage_observations.c.organization_id == organization_id,
-                usage_observations.c.period_start == period.start,
-            )
+            select(usage_periods)
+            .where(usage_periods.c.organization_id == organization_id, usage_periods.c.period_start <= period.start)
+            .order_by(usage_periods.c.period_start.desc())
+            .limit(2)
         )
-        known = UsageHistory.of(
-            (Observation(row.revision, row.as_of, row.maxima, row.period_end) for row in rows),
-            corrected_revision=corrected or 0,
-        )
-        return known.telling_of(period)
+        found = [_usage(row) for row in rows]
+        current = next((usage for usage in found if usage.period.start == period.start), None)
+        earlier = next((usage for usage in found if usage.period.start < period.start), None)
+        return KnownUsage.of(period, current, earlier)
 
     async def close(self, closed: ClosedPeriod) -> bool:
         inserted = await self._connection.scalar(
@@ -166,6 +159,16 @@ class UsageRows:
                 )
                 .values(invoice_id=invoice_id)
             )
+
+
+def _usage(row: Row[Any]) -> PeriodUsage:
+    return PeriodUsage(
+        period=BillingPeriod(row.period_start, row.period_end),
+        revision=row.revision,
+        customer_revision=row.customer_revision,
+        meters=row.meters,
+        cuts={datetime.fromisoformat(cut["at"]): cut["used"] for cut in row.cuts},
+    )
 
 
 def _closed(row: Row[Any]) -> ClosedPeriod:

@@ -14,7 +14,7 @@ from quill_invoicing.domain.invoice_lines import bill_period
 from quill_invoicing.domain.period_close import Grace, period_from
 from quill_invoicing.domain.terms import CustomerTerms
 from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PlannedEffect
-from quill_invoicing.usecases.hold_closing import record_waivers_used, waivers_to_close_by
+from quill_invoicing.usecases.hold_closing import record_waivers_used, usage_follows_terms, waivers_to_close_by
 
 COLLECT = "collect"
 HOLD_DRAFT = "hold_draft"
@@ -64,7 +64,9 @@ async def close_period(
     )
     if waivers is None:
         return False
-    usage = await tx.usage_history(organization_id, period)
+    usage = await tx.known_usage(organization_id, period)
+    if not await usage_follows_terms(organization_id, period, usage, history=history, tx=tx, now=now):
+        return False
     statement = bill_period(history, usage, period)
     adjustments = await _adjustments(organization_id, currency=statement.currency, tx=tx)
     newest = history.versions[-1]
@@ -76,7 +78,7 @@ async def close_period(
             organization_id=organization_id,
             period=period,
             closed_at=now,
-            usage_revision=usage.newest_revision,
+            usage_revision=usage.revision,
             invoice_id=invoice_id,
             billed=statement.billed,
             waivers=waivers,
@@ -97,7 +99,7 @@ async def close_period(
             currency=currency,
             collection_mode=owner.collection_mode,
             period=period,
-            usage_revision=usage.newest_revision,
+            usage_revision=usage.revision,
             lines=lines if credit is None else (*lines, credit),
             created_at=now,
         )

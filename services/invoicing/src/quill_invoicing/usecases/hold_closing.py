@@ -7,8 +7,12 @@ import structlog
 from quill_pricing.period import BillingPeriod
 
 from quill_invoicing.domain.completeness_gate import ExpectedSources, HeldClosing, SourceStanding, Waiver
+from quill_invoicing.domain.period_usage import KnownUsage
+from quill_invoicing.domain.terms import TermsHistory
 from quill_invoicing.ports import InvoicingTransaction, PersonsChange
 
+USAGE_INGEST: Final = "usage-ingest"
+LOOK_AGAIN_AT_USAGE: Final = timedelta(seconds=1)
 LOOK_AGAIN: Final = timedelta(minutes=5)
 """A change of a source is looked at when it arrives; this is for what changes without a word, like a license's name."""
 
@@ -45,6 +49,33 @@ async def waivers_to_close_by(
             missing=list(judgement.missing),
         )
     return None
+
+
+async def usage_follows_terms(
+    organization_id: str,
+    period: BillingPeriod,
+    usage: KnownUsage,
+    *,
+    history: TermsHistory,
+    tx: InvoicingTransaction,
+    now: datetime,
+) -> bool:
+    """Whether usage is of this very period and says what was used before each cut of the terms (D3).
+
+    Else the closing waits, which is noted. Usage that follows every customer revision of the period has said all it
+    ever will, and a period in which nothing was reported has no usage to say it.
+    """
+    told = usage.current or usage.other
+    needed = history.schedule_revision if usage.current is None else history.revision_before(period.end)
+    if told is None or told.customer_revision >= needed:
+        return True
+    if usage.current is not None and history.cuts_in(period) <= usage.current.cuts.keys():
+        return True
+    missing = f"{USAGE_INGEST}:customer-revision-{needed}"
+    held = HeldClosing(organization_id, period, (missing,), since=now)
+    if await tx.hold_closing(held, look_again_at=now + LOOK_AGAIN_AT_USAGE):
+        log.warning("close.waits_for_usage", organization=organization_id, needed=needed, has=told.customer_revision)
+    return False
 
 
 async def record_waivers_used(

@@ -9,33 +9,43 @@ from quill_pricing.period import BillingPeriod
 from quill_invoicing.domain.closing import ClosedPeriod, LateUsage
 from quill_invoicing.domain.collection import REPORT_STEP, report_instant
 from quill_invoicing.domain.invoice_lines import billed_quantity_of
-from quill_invoicing.domain.terms import TermsHistory
-from quill_invoicing.domain.usage_history import ObservedPeriod, UsageHistory
+from quill_invoicing.domain.period_usage import PeriodUsage
 from quill_invoicing.ports import InvoicingTransaction, PlannedEffect, SentReport
 
 REPORT_USAGE = "report_usage"
 
 
+async def record_snapshot(
+    organization_id: str,
+    periods: Sequence[PeriodUsage],
+    *,
+    revision: int,
+    tx: InvoicingTransaction,
+    now: datetime,
+    report_every: timedelta,
+) -> None:
+    """Keep what a snapshot says of the newest periods, and forget periods that a changed schedule has moved away."""
+    await tx.forget_other_periods(organization_id, periods, revision=revision)
+    await record_usage(organization_id, periods, tx=tx, now=now, report_every=report_every)
+
+
 async def record_usage(
     organization_id: str,
-    observed: Sequence[ObservedPeriod],
+    periods: Sequence[PeriodUsage],
     *,
     tx: InvoicingTransaction,
     now: datetime,
     report_every: timedelta,
 ) -> None:
-    """Append what is newer than what is known of each period; a repeat changes nothing."""
-    for each in observed:
-        is_new = await tx.observe(
-            organization_id, each.period, each.observation, corrected_revision=each.corrected_revision
-        )
-        if not is_new:
+    """Keep what is newer than what is known of each period; a repeat changes nothing."""
+    for usage in periods:
+        if not await tx.save_usage(organization_id, usage):
             continue
-        closed = await tx.closed_period(organization_id, each.period.start)
+        closed = await tx.closed_period(organization_id, usage.period.start)
         if closed is not None:
-            await _note_late_usage(closed, revision=each.observation.revision, tx=tx, now=now)
+            await _note_late_usage(closed, revision=usage.revision, tx=tx, now=now)
         else:
-            await report_running_usage(organization_id, each.period, tx=tx, now=now, report_every=report_every)
+            await report_running_usage(organization_id, usage.period, tx=tx, now=now, report_every=report_every)
 
 
 async def report_running_usage(
@@ -58,12 +68,10 @@ async def report_running_usage(
     terms = history.at(now)
     if terms is None or terms.collection_mode != "stripe-rates":
         return
-    usage = await tx.usage_history(organization_id, period)
+    usage = await tx.known_usage(organization_id, period)
     for item in terms.metered_items():
-        if item.usage_key is None:
-            continue
         sent = known.get(item.product_key, SentReport(0, period.start - REPORT_STEP, now))
-        quantity = billed_quantity_of(item.product_key, item.usage_key, history=history, usage=usage, period=period)
+        quantity = billed_quantity_of(item, history=history, usage=usage, period=period)
         stamp = report_instant(now=now, last=sent.stamped_at, period=period)
         if stamp is None or quantity == sent.quantity:
             unchanged = replace(sent, looked_at=now)
@@ -86,10 +94,16 @@ async def report_running_usage(
 async def _note_late_usage(closed: ClosedPeriod, *, revision: int, tx: InvoicingTransaction, now: datetime) -> None:
     """Record by how much each billed quantity differs now; the finalized invoice stays as it is (L13)."""
     organization = closed.organization_id
+    usage = await tx.known_usage(organization, closed.period)
+    if usage.current is None:
+        return  # A changed schedule cuts the closed period otherwise; what was billed of it stays.
     history = await tx.terms_history(organization)
-    usage = await tx.usage_history(organization, closed.period)
+    items = {item.product_key: item for _, item in history.items_billed_in(closed.period)}
     for billed in closed.billed:
-        quantity = _quantity_now(billed.product_key, billed.usage_key, closed, history=history, usage=usage)
+        item = items.get(billed.product_key)
+        if item is None:
+            continue
+        quantity = billed_quantity_of(item, history=history, usage=usage, period=closed.period)
         last = await tx.late_usage_of(organization, closed.period.start, billed.product_key)
         before = last.quantity_after if last is not None else billed.quantity
         if quantity != before:
@@ -104,9 +118,3 @@ async def _note_late_usage(closed: ClosedPeriod, *, revision: int, tx: Invoicing
                     recorded_at=now,
                 )
             )
-
-
-def _quantity_now(
-    product_key: str, usage_key: str, closed: ClosedPeriod, *, history: TermsHistory, usage: UsageHistory
-) -> int:
-    return billed_quantity_of(product_key, usage_key, history=history, usage=usage, period=closed.period)

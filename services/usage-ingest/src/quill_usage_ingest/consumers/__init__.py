@@ -110,7 +110,7 @@ def customers(group: str, *, slots: CounterSlots, outbox: Outbox) -> Consumption
             if item.message.organization_id in projected.first_seen:
                 await forget_early_reports(transaction, item.message.license_id)
         await sweep_organizations(transaction.connection, {*projected.first_seen, *projected.rescheduled})
-        for organization_id in projected.rescheduled:
+        for organization_id in projected.recut:
             await recompute_events(organization_id, tx=usage, events=events)
 
     return Consumption(topic=CUSTOMERS.name, group=group, decode=_decode_customer, apply=apply)

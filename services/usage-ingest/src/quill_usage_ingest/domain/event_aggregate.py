@@ -18,14 +18,12 @@ class Aggregate(NamedTuple):
 
     Attributes:
         quantity: the number, in the meter's smallest unit.
-        peak: the largest value seen by ``last``, whose number may fall; else the number itself.
         first: the earliest event by time, then name.
         last: the latest one.
     """
 
     events: int
     quantity: int
-    peak: int
     first: Moment
     last: Moment
 
@@ -33,21 +31,21 @@ class Aggregate(NamedTuple):
     def usage(self) -> CounterUsage:
         """As period usage. An event is whole when it comes, and no source counts it any further: no partial (L6).
 
-        The maximum is what the number would have reached had the events come in the order of their times (L3).
+        The maximum is the number itself: it falls by a correction alone, but for ``last``, which bills its last value.
         """
-        return CounterUsage(self.quantity, 0, self.peak)
+        return CounterUsage(self.quantity, 0, self.quantity)
 
 
 def aggregate_of(event: MeterEvent, measured: Measured, *, is_new_value: bool = False) -> Aggregate:
     """One event alone; ``is_new_value`` says of a distinct value that its span did not have it yet."""
     quantity = measured.quantity if measured.value is None else int(is_new_value)
-    return Aggregate(1, quantity, quantity, event.moment, event.moment)
+    return Aggregate(1, quantity, event.moment, event.moment)
 
 
 def nothing_at(start: datetime) -> Aggregate:
     """A span whose events are all voided: it stays, so that a meter that was published goes on being published as 0."""
     moment = Moment(start, b"")
-    return Aggregate(0, 0, 0, moment, moment)
+    return Aggregate(0, 0, moment, moment)
 
 
 def put_together(aggregation: Aggregation, one: Aggregate | None, other: Aggregate) -> Aggregate:
@@ -59,13 +57,11 @@ def put_together(aggregation: Aggregation, one: Aggregate | None, other: Aggrega
     match aggregation:
         case Aggregation.SUM | Aggregation.COUNT | Aggregation.UNIQUE_COUNT:
             quantity = one.quantity + other.quantity
-            peak = quantity
         case Aggregation.MAX:
-            quantity = peak = max(one.quantity, other.quantity)
+            quantity = max(one.quantity, other.quantity)
         case Aggregation.LAST:
             quantity = max(one, other, key=lambda aggregate: aggregate.last).quantity
-            peak = max(one.peak, other.peak)
-    return Aggregate(one.events + other.events, quantity, peak, min(one.first, other.first), max(one.last, other.last))
+    return Aggregate(one.events + other.events, quantity, min(one.first, other.first), max(one.last, other.last))
 
 
 def combined(aggregation: Aggregation, spans: Iterable[Aggregate], *, distinct: int = 0) -> Aggregate | None:
@@ -74,5 +70,5 @@ def combined(aggregation: Aggregation, spans: Iterable[Aggregate], *, distinct: 
     for span in spans:
         whole = put_together(aggregation, whole, span)
     if whole is not None and aggregation is Aggregation.UNIQUE_COUNT:
-        return whole._replace(quantity=distinct, peak=distinct)
+        return whole._replace(quantity=distinct)
     return whole

@@ -10,7 +10,7 @@ from quill_pricing.period import BillingPeriod
 from quill_pricing.schedule_history import Schedules
 
 from quill_usage_ingest.domain.event_aggregate import Aggregate, aggregate_of, put_together
-from quill_usage_ingest.domain.event_meter import EventMeter, Group, Measured
+from quill_usage_ingest.domain.event_meter import EventMeter, Group, Measured, UnfitEvent
 from quill_usage_ingest.domain.meter_event import MeterEvent, Moment
 from quill_usage_ingest.domain.usage_book import CLOCK_TOLERANCE, YEARS, Refusal
 from quill_usage_ingest.domain.usage_report import QUANTITY_MAX
@@ -98,6 +98,16 @@ class EventFeeds:
             if reached is None or event.moment <= reached:
                 found.append(Feeding(feed, measured))
         return found
+
+
+def measured(feed: Feed, event: MeterEvent) -> list[Feeding]:
+    """An event kept before the meter was defined, and unfit for it, counts for nothing; nobody is to blame."""
+    if not feed.meter.takes(event):
+        return []
+    try:
+        return [Feeding(feed, feed.meter.measure(event))]
+    except UnfitEvent:
+        return []
 
 
 def refuse_time(event: MeterEvent, *, now: datetime) -> Refusal | None:

@@ -59,6 +59,8 @@ class EventMeter:
     group_by: tuple[str, ...] = ()
     decimals: int = 0
     counts_from: datetime | None = None
+    carried: bool = False
+    """A ``last`` value goes on into the next billing periods until another event comes."""
 
     @property
     def fingerprint(self) -> str:
@@ -75,6 +77,7 @@ class EventMeter:
             "group_by": list(self.group_by),
             "decimals": self.decimals,
             "counts_from": self.counts_from.isoformat() if self.counts_from else None,
+            "carried": self.carried,
         }
 
     @classmethod

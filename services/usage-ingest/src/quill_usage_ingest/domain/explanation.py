@@ -5,7 +5,7 @@ report with the largest (rank, quantity), and among equals by the one with the s
 tells of arrival.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from quill_usage_ingest.domain.completeness import Completeness
 from quill_usage_ingest.domain.evidence import Evidence, OutOfCount
+from quill_usage_ingest.domain.period_maximum import PeriodMaximum
 from quill_usage_ingest.domain.period_usage import NOTHING_USED, CounterUsage
 from quill_usage_ingest.domain.usage_book import Verdict
 from quill_usage_ingest.domain.usage_cells import NEVER_REPORTED, Cell, is_complete, join, rank_of
@@ -224,12 +225,20 @@ def _timeline(counter: str, claiming: Iterable[Evidence]) -> Iterable[Step]:
     # At one instant arrivals come first, in the order they were kept; then what people did.
     moves.sort(key=lambda move: (move.at, move.correction is not None, move.step_key, move.evidence.kept_id))
     counted: _Counted = {}
+    counting: dict[int, UsageReport] = {}
     usage = NOTHING_USED
     for _, grouped in groupby(moves, key=lambda move: move.step_key):
         group = list(grouped)
         first, before = group[0], usage
         is_correction = first.correction is not None or first.evidence.report.correction is not None
-        usage = _stepped(usage, group, counter, counted, is_correction=is_correction)
+        usage = _stepped(usage, group, counter, counted)
+        for move in group:
+            if move.counts:
+                counting[move.evidence.kept_id] = move.evidence.report
+            else:
+                counting.pop(move.evidence.kept_id, None)
+        if is_correction:
+            usage = usage._replace(maximum=_greatest_total(counter, counting))
         yield Step(
             at=first.at,
             kind=first.kind,
@@ -245,13 +254,8 @@ _Counted = dict[tuple[datetime, str], dict[int, Cell]]
 """What counts in each cell, by kept id."""
 
 
-def _stepped(
-    usage: CounterUsage, group: Iterable[_Move], counter: str, counted: _Counted, *, is_correction: bool
-) -> CounterUsage:
-    """After one step as a whole: what it passed through on the way was never published (L3).
-
-    A correction brings the maximum down wherever it changed a cell, also when the total stayed what it was.
-    """
+def _stepped(usage: CounterUsage, group: Iterable[_Move], counter: str, counted: _Counted) -> CounterUsage:
+    """After one step as a whole: what it passed through on the way was never published (L3)."""
     held: dict[tuple[datetime, str], Cell] = {}
     for move in group:
         report = move.evidence.report
@@ -262,13 +266,19 @@ def _stepped(
             claims[move.evidence.kept_id] = _cell_of(report, counter)
         else:
             claims.pop(move.evidence.kept_id, None)
-    holds = {key: max(counted[key].values(), default=NEVER_REPORTED) for key in held}
-    changed = [key for key in held if held[key] != holds[key]]
-    for key in changed:
-        usage = _with(_with(usage, held[key], sign=-1), holds[key], sign=1)
-    if is_correction and changed:
-        return usage.corrected()
+    for key, before in held.items():
+        after = max(counted[key].values(), default=NEVER_REPORTED)
+        if before != after:
+            usage = _with(_with(usage, before, sign=-1), after, sign=1)
     return usage._replace(maximum=max(usage.maximum, usage.to_date))
+
+
+def _greatest_total(counter: str, counting: Mapping[int, UsageReport]) -> int:
+    """After a correction: as if only these reports had arrived, in the order of their kept ids (L3)."""
+    greatest = PeriodMaximum(only={counter})
+    for _, report in sorted(counting.items()):
+        greatest.enter(report)
+    return greatest.maxima.get(counter, 0)
 
 
 def _with(usage: CounterUsage, cell: Cell, *, sign: int) -> CounterUsage:

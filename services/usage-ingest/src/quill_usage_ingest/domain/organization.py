@@ -1,11 +1,16 @@
 """An organization as usage needs to know it: its schedule, its license, and what the daily answer says of it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
+from quill_pricing.billed_quantity import BillingTerms
 from quill_pricing.period import BillingSchedule
 from quill_pricing.schedule_history import EndedSchedule, ScheduleChange, ScheduleHistory, Schedules
+
+CUTS_KEPT: Final = timedelta(days=800)
+"""Usage comes up to 400 days late, into a period that may be a year long (D6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class CustomerFacts:
     """More instances billed on this account (O3)."""
     prices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Price documents by meter of what is subscribed, to show what a correction would cost; nothing is billed here."""
+    billing_terms: Mapping[str, tuple[BillingTerms, ...]] = field(default_factory=dict)
+    """By meter: from when on its usage was charged, and up to which quantity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,7 @@ class Organization:
     Attributes:
         schedule: the one in force.
         ended_schedules: those before it, kept here: a snapshot knows only its own.
+        cuts: the instants that a bill depends on, rising; kept here for as long as usage may come late.
         begins: what the snapshot says of when its schedule begins; None on what is stored, and for "at its anchor".
     """
 
@@ -59,6 +67,7 @@ class Organization:
     customer: CustomerFacts
     usage_revision: int = 0
     ended_schedules: tuple[EndedSchedule, ...] = ()
+    cuts: tuple[datetime, ...] = ()
     begins: ScheduleChange | None = field(default=None, compare=False)
 
     @property
@@ -70,7 +79,9 @@ class Organization:
         """The projection of this snapshot after what was known until now: its schedule takes over at the cut (L21)."""
         change = self.begins or ScheduleChange(self.schedule, self.schedule.anchor, self.schedule.anchor)
         history = ScheduleHistory(stored.schedule, stored.ended_schedules).changed(change)
-        return replace(self, usage_revision=stored.usage_revision, ended_schedules=history.ended)
+        oldest = change.begins - CUTS_KEPT
+        cuts = tuple(sorted(at for at in {*stored.cuts, *self.cuts} if at >= oldest))
+        return replace(self, usage_revision=stored.usage_revision, ended_schedules=history.ended, cuts=cuts)
 
     def is_spoken_for_by(self, license_id: str) -> bool:
         """Whether this license is the organization's own, or a further one on its account (L17, O3)."""
@@ -79,8 +90,12 @@ class Organization:
 
 @dataclass(frozen=True, slots=True)
 class UsageStanding:
-    """As much of an organization as entering reports needs; ``sources`` are those that ever reported for it."""
+    """As much of an organization as entering reports needs; ``sources`` are those that ever reported for it.
+
+    ``cuts`` are those of `Organization`; most organizations have none, and pay nothing for it.
+    """
 
     schedules: Schedules
     usage_revision: int
     sources: Collection[str] = ()
+    cuts: Sequence[datetime] = ()

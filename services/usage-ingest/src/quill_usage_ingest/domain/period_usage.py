@@ -29,10 +29,6 @@ class CounterUsage(NamedTuple):
         """Period-to-date usage: all cells whose window starts in the period, over all sources (L2)."""
         return self.complete + self.partial
 
-    def corrected(self) -> "CounterUsage":
-        """With the maximum brought back to what is counted now: only an explicit correction may do this (L3)."""
-        return self._replace(maximum=self.to_date)
-
 
 NOTHING_USED: Final = CounterUsage()
 
@@ -44,13 +40,11 @@ class PeriodUsage:
     Attributes:
         as_of: the newest as-of instant among the reports merged so far, also those that changed nothing.
         revision: the organization's usage revision at which this period last changed.
-        corrected_revision: the revision of the newest explicit correction.
     """
 
     period: BillingPeriod
     as_of: datetime
     revision: int
-    corrected_revision: int | None = None
     counters: Mapping[str, CounterUsage] = field(default_factory=dict)
 
     def touched(self, *, as_of: datetime, revision: int) -> "PeriodUsage":

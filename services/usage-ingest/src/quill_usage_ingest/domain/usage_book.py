@@ -150,12 +150,10 @@ class UsageBook:
                 self._starts_by_day.setdefault(report.day_key, set()).add(key.start)
         if changes or usage is None or report.as_of > usage.as_of:
             revision = self.revisions[report.organization_id] + 1
-            corrected_revision = usage.corrected_revision if usage else None
             self.periods[period_key] = PeriodUsage(
                 period=period_key.period,
                 as_of=max(usage.as_of, report.as_of) if usage else report.as_of,
                 revision=revision,
-                corrected_revision=revision if changes and report.correction else corrected_revision,
                 counters=counters,
             )
             self.changed_periods.add(period_key)

@@ -149,8 +149,10 @@ class EventTransaction(MeterRecounts, Protocol):
         """Windows that start in [``start``, ``end``), wholes and groups, by start."""
         ...
 
-    async def whole_windows(self, feed_id: int, organization_id: str) -> list[tuple[datetime, Aggregate]]:
-        """Every window as a whole, without its groups, by start."""
+    async def whole_windows(
+        self, feed_id: int, organization_id: str, *, start: datetime | None = None, end: datetime | None = None
+    ) -> list[tuple[datetime, Aggregate]]:
+        """Every window that starts in [``start``, ``end``) as a whole, without its groups, by start."""
         ...
 
     async def save_event_windows(self, windows: Mapping[EventWindowKey, Aggregate]) -> None: ...

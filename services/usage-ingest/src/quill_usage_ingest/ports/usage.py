@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from quill_usage_ingest.domain.correction import AppliedCorrection
 from quill_usage_ingest.domain.counter_layout import CounterLayout
+from quill_usage_ingest.domain.cut_usage import CutKey, CutUsage
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
@@ -182,6 +183,14 @@ class UsageTransaction(Protocol):
         """Take all other periods of the organization out of force; they stay readable. Returns how many it took."""
         ...
 
+    async def cuts(self, keys: Collection[CutKey]) -> dict[CutKey, CutUsage]:
+        """What is kept of the time before these cuts."""
+        ...
+
+    async def save_cuts(self, cuts: Mapping[CutKey, CutUsage]) -> None:
+        """Insert or replace."""
+        ...
+
     async def save_revisions(self, revisions: Mapping[str, int], *, is_publication_due: bool) -> None:
         """Set usage revisions. ``is_publication_due`` when nobody else has promised to publish them."""
         ...
@@ -216,6 +225,16 @@ class UsageTransaction(Protocol):
         self, organization_id: str, start: datetime, end: datetime, *, source: str | None = None
     ) -> list[KeptClaim]:
         """Every distinct report ever kept for windows that start in [``start``, ``end``), oldest arrival first.
+
+        Raises:
+            MonthArchived: a part of the span is not here.
+        """
+        ...
+
+    async def kept_claims_after(
+        self, organization_id: str, start: datetime, end: datetime, *, after_id: int, limit: int
+    ) -> list[KeptClaim]:
+        """The next of the same by rising id, for reading a whole period page by page.
 
         Raises:
             MonthArchived: a part of the span is not here.

@@ -76,6 +76,23 @@ class PostgresClaims(PostgresArchivedMonths):
             raise TooManyClaims(f"more than {CLAIMS_MAX} reports; ask for a shorter span, or for one source")
         return [_kept_claim(row) for row in rows]
 
+    async def kept_claims_after(
+        self, organization_id: str, start: datetime, end: datetime, *, after_id: int, limit: int
+    ) -> list[KeptClaim]:
+        await self._refuse_archived(start, end)
+        rows = await self._connection.execute(
+            select(usage_reports)
+            .where(
+                usage_reports.c.organization_id == organization_id,
+                usage_reports.c.window_start >= start,
+                usage_reports.c.window_start < end,
+                usage_reports.c.id > after_id,
+            )
+            .order_by(usage_reports.c.id + 0)
+            .limit(limit)
+        )
+        return [_kept_claim(row) for row in rows]
+
     async def kept_reports_of_ids(self, organization_id: str, kept_ids: Collection[int]) -> dict[int, KeptReport]:
         columns = [usage_reports.c[name] for name in KeptReport.__dataclass_fields__]
         rows = await self._connection.execute(

@@ -21,26 +21,26 @@ _GROUPING_BYTES: Final = 16
 _WHOLE: Final = b""
 
 _AGGREGATES: Final = """
-    cast(:events as bigint[]), cast(:quantities as numeric[]), cast(:peaks as numeric[]),
+    cast(:events as bigint[]), cast(:quantities as numeric[]),
     cast(:first_ats as timestamptz[]), cast(:first_names as bytea[]),
     cast(:last_ats as timestamptz[]), cast(:last_names as bytea[])
 """
 _SET_AGGREGATE: Final = """
-    do update set events = excluded.events, quantity = excluded.quantity, peak = excluded.peak,
+    do update set events = excluded.events, quantity = excluded.quantity,
                   first_at = excluded.first_at, first_name = excluded.first_name,
                   last_at = excluded.last_at, last_name = excluded.last_name
 """
 _SAVE_WINDOWS: Final[TextClause] = text(
     f"""
     insert into event_windows (feed_id, organization_id, window_start, grouping, dimensions,
-                               events, quantity, peak, first_at, first_name, last_at, last_name)
+                               events, quantity, first_at, first_name, last_at, last_name)
     select k.feed_id, k.organization_id, k.window_start, k.grouping_hash, cast(k.dimensions as jsonb),
-           k.events, k.quantity, k.peak, k.first_at, k.first_name, k.last_at, k.last_name
+           k.events, k.quantity, k.first_at, k.first_name, k.last_at, k.last_name
     from unnest(
         cast(:feed_ids as int[]), cast(:organization_ids as text[]), cast(:starts as timestamptz[]),
         cast(:groupings as bytea[]), cast(:dimensions as text[]), {_AGGREGATES}
     ) as k(feed_id, organization_id, window_start, grouping_hash, dimensions,
-           events, quantity, peak, first_at, first_name, last_at, last_name)
+           events, quantity, first_at, first_name, last_at, last_name)
     on conflict (feed_id, organization_id, window_start, grouping) {_SET_AGGREGATE}
     """  # noqa: S608 - constants of this file
 )
@@ -58,7 +58,7 @@ _WINDOWS: Final[TextClause] = text(
 _SAVE_PERIODS: Final[TextClause] = text(
     f"""
     insert into event_periods (organization_id, feed_id, period_start, period_end,
-                               events, quantity, peak, first_at, first_name, last_at, last_name)
+                               events, quantity, first_at, first_name, last_at, last_name)
     select * from unnest(
         cast(:organization_ids as text[]), cast(:feed_ids as int[]), cast(:starts as timestamptz[]),
         cast(:ends as timestamptz[]), {_AGGREGATES}
@@ -149,16 +149,19 @@ class PostgresEventAggregates:
         ordered = query.order_by(event_windows.c.window_start, event_windows.c.grouping).limit(limit)
         return [_window(row) for row in await self._connection.execute(ordered)]
 
-    async def whole_windows(self, feed_id: int, organization_id: str) -> list[tuple[datetime, Aggregate]]:
-        rows = await self._connection.execute(
-            select(event_windows)
-            .where(
-                event_windows.c.feed_id == feed_id,
-                event_windows.c.organization_id == organization_id,
-                event_windows.c.grouping == _WHOLE,
-            )
-            .order_by(event_windows.c.window_start)
+    async def whole_windows(
+        self, feed_id: int, organization_id: str, *, start: datetime | None = None, end: datetime | None = None
+    ) -> list[tuple[datetime, Aggregate]]:
+        query = select(event_windows).where(
+            event_windows.c.feed_id == feed_id,
+            event_windows.c.organization_id == organization_id,
+            event_windows.c.grouping == _WHOLE,
         )
+        if start is not None:
+            query = query.where(event_windows.c.window_start >= start)
+        if end is not None:
+            query = query.where(event_windows.c.window_start < end)
+        rows = await self._connection.execute(query.order_by(event_windows.c.window_start))
         return [(row.window_start, _aggregate(row)) for row in rows]
 
     async def save_event_windows(self, windows: Mapping[EventWindowKey, Aggregate]) -> None:
@@ -289,7 +292,6 @@ def _aggregates(aggregates: Sequence[Aggregate]) -> dict[str, Any]:
     return {
         "events": [held.events for held in aggregates],
         "quantities": [Decimal(held.quantity) for held in aggregates],
-        "peaks": [Decimal(held.peak) for held in aggregates],
         "first_ats": [held.first.at for held in aggregates],
         "first_names": [held.first.name for held in aggregates],
         "last_ats": [held.last.at for held in aggregates],
@@ -301,7 +303,6 @@ def _aggregate(row: Row[Any]) -> Aggregate:
     return Aggregate(
         events=row.events,
         quantity=int(row.quantity),
-        peak=int(row.peak),
         first=Moment(row.first_at, row.first_name),
         last=Moment(row.last_at, row.last_name),
     )

@@ -28,7 +28,6 @@ def _aggregate_columns() -> list[Column[object]]:
     return [
         Column("events", BigInteger, nullable=False),
         Column("quantity", Numeric, nullable=False),
-        Column("peak", Numeric, nullable=False),
         Column("first_at", _Instant, nullable=False),
         Column("first_name", LargeBinary, nullable=False),
         Column("last_at", _Instant, nullable=False),

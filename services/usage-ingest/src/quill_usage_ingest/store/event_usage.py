@@ -19,7 +19,7 @@ from quill_usage_ingest.store.stand_ins import AWAITED
 _USAGE: Final[TextClause] = text(
     f"""
     select p.organization_id, p.period_start, p.period_end, f.usage_key,
-           least(p.quantity, :total_max) as complete, 0 as partial, least(p.peak, :total_max) as maximum
+           least(p.quantity, :total_max) as complete, 0 as partial, least(p.quantity, :total_max) as maximum
     from event_periods as p
     join event_feeds as f on f.feed_id = p.feed_id and not f.is_retired
     where p.organization_id = any(cast(:organization_ids as text[]))

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from quill_usage_ingest.domain.archived_month import refuse_archived
 from quill_usage_ingest.domain.counter_layout import CounterLayout
+from quill_usage_ingest.domain.cut_usage import CutKey, CutUsage
 from quill_usage_ingest.domain.meters import MeteredProduct
 from quill_usage_ingest.domain.organization import Organization, UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
@@ -35,6 +36,7 @@ class MemoryUsage:
     further_licenses: dict[str, frozenset[str]] = field(default_factory=dict)
     months_out_of_reach: frozenset[datetime] = frozenset()
     held_sources: dict[str, frozenset[str]] = field(default_factory=dict)
+    held_cuts: dict[CutKey, CutUsage] = field(default_factory=dict)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["MemoryUsage"]:
@@ -53,7 +55,7 @@ class MemoryUsage:
     async def lock_standings(self, organization_ids: Collection[str]) -> dict[str, UsageStanding]:
         locked = await self.lock_organizations(organization_ids)
         return {
-            key: UsageStanding(held.schedules, held.usage_revision, self.held_sources.get(key, frozenset()))
+            key: UsageStanding(held.schedules, held.usage_revision, self.held_sources.get(key, frozenset()), held.cuts)
             for key, held in locked.items()
         }
 
@@ -153,6 +155,12 @@ class MemoryUsage:
         self.retired |= leaving
         return len(leaving)
 
+    async def cuts(self, keys: Collection[CutKey]) -> dict[CutKey, CutUsage]:
+        return {key: self.held_cuts[key] for key in keys if key in self.held_cuts}
+
+    async def save_cuts(self, cuts: Mapping[CutKey, CutUsage]) -> None:
+        self.held_cuts |= cuts
+
     async def save_revisions(self, revisions: Mapping[str, int], *, is_publication_due: bool) -> None:
         for organization_id, revision in revisions.items():
             known = self.held_organizations[organization_id]
@@ -215,6 +223,12 @@ class MemoryUsage:
             and start <= claim.report.window.start < end
             and source in (None, claim.report.source)
         ]
+
+    async def kept_claims_after(
+        self, organization_id: str, start: datetime, end: datetime, *, after_id: int, limit: int
+    ) -> list[KeptClaim]:
+        claims = await self.kept_claims(organization_id, start, end)
+        return [claim for claim in claims if claim.kept.id > after_id][:limit]
 
     async def set_verdict(self, kept_ids: Collection[int], verdict: Verdict) -> None:
         for kept_id in kept_ids:

@@ -154,11 +154,15 @@ class MemoryEvents(MemoryMeterRecounts):
         ]
         return sorted(found, key=lambda item: (item[0].start, repr(item[0].group)))[:limit]
 
-    async def whole_windows(self, feed_id: int, organization_id: str) -> list[tuple[datetime, Aggregate]]:
+    async def whole_windows(
+        self, feed_id: int, organization_id: str, *, start: datetime | None = None, end: datetime | None = None
+    ) -> list[tuple[datetime, Aggregate]]:
         return sorted(
             (key.start, held)
             for key, held in self.windows.items()
             if (key.feed_id, key.organization_id, key.group) == (feed_id, organization_id, None)
+            and (start is None or start <= key.start)
+            and (end is None or key.start < end)
         )
 
     async def save_event_windows(self, windows: Mapping[EventWindowKey, Aggregate]) -> None:

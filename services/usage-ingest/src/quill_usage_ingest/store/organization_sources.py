@@ -1,6 +1,7 @@
 """Which sources ever reported for an organization: kept on its row, so that a snapshot repeats them for nothing."""
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from sqlalchemy import TextClause, select, text
@@ -25,6 +26,8 @@ class Published(NamedTuple):
 
     revision: int
     sources: Sequence[str]
+    customer_revision: int
+    cuts: Sequence[datetime]
 
 
 class PostgresOrganizationSources:

@@ -30,6 +30,7 @@ from quill_usage_ingest.store.array_text import (
 from quill_usage_ingest.store.claims import PostgresClaims
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.customer_json import facts_from_json, facts_to_json
+from quill_usage_ingest.store.cut_rows import PostgresCuts
 from quill_usage_ingest.store.event_usage import event_usage
 from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
 from quill_usage_ingest.store.kept_reports import PostgresKeptReports
@@ -44,6 +45,8 @@ from quill_usage_ingest.store.tables import organizations, period_usage, usage_w
 ROWS_MAX = 100_000
 """Windows or periods of one organization that one read may return: ten years of thirty sources."""
 
+_PUBLISHED = ("organization_id", "usage_revision", "sources", "customer_revision", "cuts")
+
 
 class StoredPeriod(NamedTuple):
     """A period as it is published: arrays by counter slot (`PackedPeriod`)."""
@@ -52,14 +55,18 @@ class StoredPeriod(NamedTuple):
     period_start: datetime
     period_end: datetime
     as_of: datetime
-    corrected_revision: int | None
     complete: Sequence[int]
     partial: Sequence[int]
     maximum: Sequence[int]
 
 
 class PostgresUsage(
-    PostgresFurtherLicenses, PostgresOrganizationSources, PostgresMeteredProducts, PostgresClaims, PostgresKeptReports
+    PostgresFurtherLicenses,
+    PostgresOrganizationSources,
+    PostgresMeteredProducts,
+    PostgresClaims,
+    PostgresKeptReports,
+    PostgresCuts,
 ):
     """`UsageTransaction` on one open transaction."""
 
@@ -85,8 +92,8 @@ class PostgresUsage(
         parameters = {"organization_id": column_of_texts(sorted(organization_ids))}
         rows = await self._connection.execute(statements.LOCK_STANDINGS, parameters)
         return {
-            organization_id: UsageStanding(schedules_of(anchor, interval, ended), usage_revision, sources)
-            for organization_id, anchor, interval, ended, usage_revision, sources in rows
+            organization_id: UsageStanding(schedules_of(anchor, interval, ended), usage_revision, sources, cuts)
+            for organization_id, anchor, interval, ended, usage_revision, sources, cuts in rows
         }
 
     async def organization(self, organization_id: str) -> Organization | None:
@@ -111,6 +118,7 @@ class PostgresUsage(
             "schedule_anchor": organization.schedule.anchor,
             "schedule_interval": str(organization.schedule.interval),
             "ended_schedules": documents_of(organization.ended_schedules),
+            "cuts": list(organization.cuts),
             "customer": facts_to_json(organization.customer),
         }
         await self._connection.execute(
@@ -243,10 +251,9 @@ class PostgresUsage(
                 period=asked[place].period,
                 as_of=as_of,
                 revision=revision,
-                corrected_revision=corrected_revision,
                 counters=PackedCounters(layout, *whole_period(complete, partial, maximum)),
             )
-            for place, as_of, revision, corrected_revision, complete, partial, maximum in rows
+            for place, as_of, revision, complete, partial, maximum in rows
         }
 
     async def periods_in_force(self, organization_id: str, *, newest: int | None) -> list[PeriodUsage]:
@@ -274,7 +281,6 @@ class PostgresUsage(
             "period_end": column_of_instants([key.period.end for key, _ in ordered]),
             "as_of": column_of_texts([usage.as_of.isoformat() for _, usage in ordered]),
             "revision": column_of_numbers([usage.revision for _, usage in ordered]),
-            "corrected_revision": column_of_numbers([usage.corrected_revision for _, usage in ordered]),
             "complete": column_of_texts([array_text(counters.complete) for counters in packed]),
             "partial": column_of_texts([partial_text(counters.partial) for counters in packed]),
             "maximum": column_of_texts(
@@ -312,7 +318,6 @@ class PostgresUsage(
                     period=_period(row.period_start, row.period_end),
                     as_of=row.as_of,
                     revision=row.revision,
-                    corrected_revision=row.corrected_revision,
                     counters=PackedCounters(layout, *whole_period(row.complete, row.partial, row.maximum)),
                 ),
             )
@@ -335,7 +340,7 @@ class PostgresUsage(
     async def lock_due_for_publication(self, *, limit: int) -> dict[str, Published]:
         """Organizations that nobody has promised to publish, locked until they are."""
         return await self._published(
-            select(organizations.c.organization_id, organizations.c.usage_revision, organizations.c.sources)
+            select(*(organizations.c[name] for name in _PUBLISHED))
             .where(organizations.c.is_publication_due)
             .order_by(organizations.c.organization_id)
             .limit(limit)
@@ -353,19 +358,19 @@ class PostgresUsage(
         """Read revisions and hold writers off until the end of the transaction."""
         parameters = {"organization_id": column_of_texts(sorted(organization_ids))}
         rows = await self._connection.execute(statements.SHARE_LOCK_REVISIONS, parameters)
-        return {name: Published(revision, sources) for name, revision, sources in rows}
+        return {name: Published(*published) for name, *published in rows}
 
     async def _published(self, query: Select[Any]) -> dict[str, Published]:
         rows = await self._connection.execute(query)
-        return {row.organization_id: Published(row.usage_revision, row.sources) for row in rows}
+        return {name: Published(*published) for name, *published in rows}
 
     async def packed_newest_periods(self, organization_ids: Sequence[str], *, newest: int) -> list[StoredPeriod]:
         """The newest periods in force, oldest first, for publishing without unpacking them."""
         parameters = {"organization_id": column_of_texts(organization_ids), "newest": newest}
         rows = await self._connection.execute(statements.NEWEST_PERIODS, parameters)
         return [
-            StoredPeriod(name, start, end, as_of, corrected, *whole_period(complete, partial, maximum))
-            for name, start, end, as_of, _revision, corrected, complete, partial, maximum in rows
+            StoredPeriod(name, start, end, as_of, *whole_period(complete, partial, maximum))
+            for name, start, end, as_of, _revision, complete, partial, maximum in rows
         ]
 
     async def slots_of(self, counters: Collection[str]) -> dict[str, int]:
@@ -401,6 +406,7 @@ def _organization(row: Row[Any]) -> Organization:
         customer_revision=row.customer_revision,
         schedule=schedule_of(row.schedule_anchor, row.schedule_interval),
         ended_schedules=ended_schedules_of(row.ended_schedules),
+        cuts=tuple(row.cuts),
         customer=facts_from_json(row.customer),
         usage_revision=row.usage_revision,
     )

@@ -16,6 +16,7 @@ from quill_runtime.publisher import Outgoing, Publisher
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.ports import SNAPSHOT_PERIODS
 from quill_usage_ingest.store.counter_slots import CounterSlots
+from quill_usage_ingest.store.cut_rows import meters_before
 from quill_usage_ingest.store.meter_places import MeterPlaces, counters_of
 from quill_usage_ingest.store.organization_sources import Published
 from quill_usage_ingest.store.postgres import PostgresUsage
@@ -81,6 +82,8 @@ class SnapshotPublication:
         events = await usage.event_usage(meters, due.keys(), since=oldest)
         places = MeterPlaces.of(meters, await usage.slots_of(counters_of(meters)), events)
         further = places.further if places.has_further else None
+        cuts = await usage.cuts_since([key for key, held in due.items() if held.cuts], oldest)
+        before = meters_before(cuts, meters)
         await self._publisher.publish_all(
             [
                 Outgoing(
@@ -93,6 +96,8 @@ class SnapshotPublication:
                         places=places.everywhere,
                         further=further,
                         sources=held.sources,
+                        customer_revision=held.customer_revision,
+                        cuts=before if held.cuts else None,
                     ),
                 )
                 for organization_id, held in due.items()

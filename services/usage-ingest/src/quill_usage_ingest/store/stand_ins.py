@@ -61,7 +61,7 @@ _FROM_EVENTS: Final[TextClause] = text(
     f"""
     insert into usage_stand_ins (organization_id, usage_key, period_start, period_end, complete, partial, maximum)
     select p.organization_id, :usage_key, p.period_start, p.period_end, least(p.quantity, :total_max), 0,
-           least(p.peak, :total_max)
+           least(p.quantity, :total_max)
     from event_periods as p
     where p.feed_id = :feed_id and {_STRADDLED}
       and not exists (select from event_recounts as r

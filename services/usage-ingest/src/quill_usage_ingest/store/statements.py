@@ -57,28 +57,27 @@ _PERIODS: Final = _rows(
     period_end="timestamptz",
     as_of="timestamptz",
     revision="bigint",
-    corrected_revision="bigint",
     complete="text",
     partial="text",
     maximum="text",
 )
 SAVE_PERIODS: Final[TextClause] = text(
     f"""
-    insert into period_usage (organization_id, period_start, period_end, as_of, revision, corrected_revision,
+    insert into period_usage (organization_id, period_start, period_end, as_of, revision,
                               complete, partial, maximum)
-    select k.organization_id, k.period_start, k.period_end, k.as_of, k.revision, k.corrected_revision,
+    select k.organization_id, k.period_start, k.period_end, k.as_of, k.revision,
            cast(k.complete as bigint[]), cast(k.partial as bigint[]), cast(k.maximum as bigint[])
     from {_PERIODS}
     on conflict (organization_id, period_start, period_end)
     do update set as_of = excluded.as_of, revision = excluded.revision,
-                  corrected_revision = excluded.corrected_revision, is_in_force = true,
+                  is_in_force = true,
                   complete = excluded.complete, partial = excluded.partial, maximum = excluded.maximum
     """
 )
 
 SHARE_LOCK_REVISIONS: Final[TextClause] = text(
     """
-    select o.organization_id, o.usage_revision, o.sources
+    select o.organization_id, o.usage_revision, o.sources, o.customer_revision, o.cuts
     from organizations as o
     where o.organization_id = any(cast(cast(:organization_id as text) as text[]))
     order by o.organization_id
@@ -87,7 +86,8 @@ SHARE_LOCK_REVISIONS: Final[TextClause] = text(
 )
 LOCK_STANDINGS: Final = text(
     """
-    select o.organization_id, o.schedule_anchor, o.schedule_interval, o.ended_schedules, o.usage_revision, o.sources
+    select o.organization_id, o.schedule_anchor, o.schedule_interval, o.ended_schedules, o.usage_revision, o.sources,
+           o.cuts
     from organizations as o
     where o.organization_id = any(cast(cast(:organization_id as text) as text[]))
     order by o.organization_id
@@ -116,7 +116,7 @@ WINDOWS_OF_DAYS: Final = f"""
 # The place says which period it is: the caller has its key, and instants cost more to read and hash than all else here.
 PERIODS: Final[TextClause] = text(
     f"""
-    select k.place, p.as_of, p.revision, p.corrected_revision, p.complete, p.partial, p.maximum
+    select k.place, p.as_of, p.revision, p.complete, p.partial, p.maximum
     from {_rows("k", organization_id="text", period_start="timestamptz", period_end="timestamptz", place="int")}
     join period_usage as p using (organization_id, period_start, period_end)
     """
@@ -165,7 +165,7 @@ KEEP_REPORTS: Final[TextClause] = text(
 
 NEWEST_PERIODS: Final[TextClause] = text(
     f"""
-    select p.organization_id, p.period_start, p.period_end, p.as_of, p.revision, p.corrected_revision,
+    select p.organization_id, p.period_start, p.period_end, p.as_of, p.revision,
            p.complete, p.partial, p.maximum
     from {_rows("k", organization_id="text")}
     cross join lateral (

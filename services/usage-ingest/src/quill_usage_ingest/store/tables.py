@@ -38,6 +38,7 @@ organizations = Table(
     Column("ended_schedules", JSONB(none_as_null=True), nullable=True),
     Column("customer", JSONB, nullable=False),
     Column("sources", ARRAY(String), nullable=False, server_default=text("'{}'::character varying[]")),
+    Column("cuts", ARRAY(_Instant), nullable=False, server_default=text("'{}'::timestamptz[]")),
     Index("organizations_license_idx", "license_id"),
     Index("organizations_publication_due_idx", "organization_id", postgresql_where=text("is_publication_due")),
     comment="Projection of customer snapshots; its row lock orders all writers of one organization's usage.",
@@ -90,7 +91,6 @@ period_usage = Table(
     Column("period_end", _Instant, primary_key=True),
     Column("as_of", _Instant, nullable=False),
     Column("revision", BigInteger, nullable=False),
-    Column("corrected_revision", BigInteger, nullable=True),
     Column("is_in_force", Boolean, nullable=False, server_default=text("true")),
     Column("complete", ARRAY(BigInteger), nullable=False),
     Column("partial", ARRAY(BigInteger), nullable=False),
@@ -99,6 +99,19 @@ period_usage = Table(
     comment="Period-to-date sums of the cells and their maxima (L2, L3), packed by counter slot; maximum -1 = never"
     " reported. Partial empty: all 0; maximum empty: complete + partial. Not in force: the schedule has moved away from"
     " this period.",
+)
+
+cut_usage = Table(
+    "cut_usage",
+    usage_metadata,
+    Column("organization_id", String, primary_key=True),
+    Column("period_start", _Instant, primary_key=True),
+    Column("period_end", _Instant, primary_key=True),
+    Column("cut_at", _Instant, primary_key=True),
+    Column("counters", JSONB, nullable=False),
+    Column("events", JSONB, nullable=False),
+    comment="What was used in a period before a cut of it, by counter and by event meter; of counters the greatest"
+    " value ever published, unless a correction lowered it (L3, L12).",
 )
 
 usage_reports = Table(

@@ -13,8 +13,8 @@ from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.team_tables import team_rebuilds
 from quill_usage_ingest.store.teams import PostgresTeams
-from quill_usage_ingest.usecases.rebuild_windows import counts
 from quill_usage_ingest.usecases.record_teams import rebuild_team_windows
+from quill_usage_ingest.usecases.replay_reports import counts
 from quill_usage_ingest.wire.team_reports import teams_of_kept_claim
 
 SETTLED_AFTER: Final = timedelta(minutes=10)

@@ -2,17 +2,18 @@
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Final
 
+from quill_usage_ingest.domain.cut_usage import NOTHING_BEFORE, cut_keys
 from quill_usage_ingest.domain.dated_counters import DatedCounters, dated_name
 from quill_usage_ingest.domain.meters import MeterMap
-from quill_usage_ingest.domain.period_usage import NOTHING_USED, PeriodUsage, sum_windows
-from quill_usage_ingest.domain.usage_book import PeriodKey, Verdict
+from quill_usage_ingest.domain.organization import Organization
+from quill_usage_ingest.domain.period_maximum import PeriodMaximum
+from quill_usage_ingest.domain.period_usage import NOTHING_USED, PeriodSum, PeriodUsage, sum_windows
+from quill_usage_ingest.domain.usage_book import PeriodKey
 from quill_usage_ingest.domain.usage_cells import Cells, WindowCells, claimed_cells, join
 from quill_usage_ingest.domain.usage_report import DAY, WindowKey
 from quill_usage_ingest.ports import KeptClaim, UsageTransaction
-
-WITHOUT_EFFECT: Final = frozenset({Verdict.VOIDED.value, Verdict.SHADOWED.value})
+from quill_usage_ingest.usecases.replay_reports import counts, replay
 
 
 class OverlappingWindows(Exception):
@@ -26,8 +27,9 @@ class OverlappingWindows(Exception):
 async def rebuild_windows(keys: Collection[WindowKey], *, tx: UsageTransaction) -> dict[str, int]:
     """Put the cells of these windows together again from the kept reports that count, and correct their periods.
 
-    Maxima of the counters that changed come down to what is counted now (L3). A window that no report speaks for any
-    more is gone, so that a report of another length may take its place.
+    The maxima of the counters that changed become what they had been without the reports that do not count (L3); no
+    other number moves. A window without a counting report is deleted, so that a report of another length may take its
+    place.
 
     Returns:
         The new revision of every organization whose usage changed, due for publication.
@@ -40,16 +42,17 @@ async def rebuild_windows(keys: Collection[WindowKey], *, tx: UsageTransaction) 
     dated = MeterMap.of(await tx.metered_products()).dated
     for organization_id, organization in organizations.items():
         own = sorted(key for key in keys if key.organization_id == organization_id)
-        schedules = organization.schedules
-        changed: dict[PeriodKey, set[str]] = {}
+        concerned: dict[PeriodKey, set[str]] = {}
         for key in own:
+            period = PeriodKey(organization_id, organization.schedules.period_containing(key.start))
             counters = await _rebuild(key, tx)
-            if counters:
-                period = PeriodKey(organization_id, schedules.period_containing(key.start))
-                changed.setdefault(period, set()).update(_with_dated(counters, key, period, dated))
-        if changed:
-            revision = organization.usage_revision + 1
-            await tx.save_periods({key: await _corrected(key, changed[key], revision, dated, tx) for key in changed})
+            concerned.setdefault(period, set()).update(_with_dated(counters, key, period, dated))
+        revision = organization.usage_revision + 1
+        has_changed = [
+            await _make_again(key, counters, organization, revision, dated=dated, tx=tx)
+            for key, counters in concerned.items()
+        ]
+        if any(has_changed):
             revisions[organization_id] = revision
     await tx.save_revisions(revisions, is_publication_due=True)
     return revisions
@@ -62,14 +65,14 @@ def _with_dated(counters: set[str], key: WindowKey, period: PeriodKey, dated: Da
 
 
 async def _rebuild(key: WindowKey, tx: UsageTransaction) -> set[str]:
-    """Replace one window; returns the counters whose cells are other ones now."""
+    """Replace one window; returns the counters that any report of it ever named."""
     held = dict(await tx.windows_between(key.organization_id, key.start, key.start + DAY)).get(key)
-    before: Cells = held.cells if held else {}
-    claims = [
+    kept = [
         claim
         for claim in await tx.kept_claims(key.organization_id, key.start, key.start + DAY, source=key.source)
-        if claim.report.window.start == key.start and counts(claim)
+        if claim.report.window.start == key.start
     ]
+    claims = [claim for claim in kept if counts(claim)]
     after: Cells = {}
     for claim in claims:
         after = join(after, claimed_cells(claim.report))
@@ -79,7 +82,7 @@ async def _rebuild(key: WindowKey, tx: UsageTransaction) -> set[str]:
         await tx.save_windows({key: rebuilt})
     elif held is not None:
         await tx.delete_windows([key])
-    return {counter for counter in {**before, **after} if before.get(counter) != after.get(counter)}
+    return {counter for claim in kept for counter in claim.report.counters}
 
 
 async def _refuse_overlap(
@@ -95,31 +98,51 @@ async def _refuse_overlap(
         raise OverlappingWindows(key)
 
 
-def counts(claim: KeptClaim) -> bool:
-    """Whether a kept report has a say: neither voided nor shadowed."""
-    return claim.kept.verdict not in WITHOUT_EFFECT
-
-
-async def _corrected(
-    key: PeriodKey, changed: set[str], revision: int, dated: DatedCounters, tx: UsageTransaction
-) -> PeriodUsage:
-    windows = await tx.windows_between(key.organization_id, key.period.start, key.period.end)
-    period_sum = sum_windows(key.period, [held for _, held in windows], dated)
+async def _make_again(
+    key: PeriodKey,
+    concerned: set[str],
+    organization: Organization,
+    revision: int,
+    *,
+    dated: DatedCounters,
+    tx: UsageTransaction,
+) -> bool:
+    """Make the counters concerned again, in the period and before its cuts; False when no number differs."""
+    cuts = [cut for cut in cut_keys(key.organization_id, organization.schedules, organization.cuts) if cut[:2] == key]
+    replayed = PeriodMaximum(key.period, dated)
+    before = {cut: PeriodMaximum(key.period, dated, before=cut.at) for cut in cuts}
+    await replay(key, [replayed, *before.values()], tx=tx)
+    known_cuts = await tx.cuts(cuts)
+    cuts_after = {
+        cut: known_cuts.get(cut, NOTHING_BEFORE).corrected(concerned, replayed_cut.maxima)
+        for cut, replayed_cut in before.items()
+    }
+    changed_cuts = {cut: after for cut, after in cuts_after.items() if after != known_cuts.get(cut)}
+    await tx.save_cuts(changed_cuts)
     stored = (await tx.periods({key})).get(key)
-    if stored is None:
-        if period_sum is None:
-            raise AssertionError("a window that changed lies in a period that was counted")
-        return PeriodUsage(
-            period=key.period,
-            as_of=period_sum.as_of,
-            revision=revision,
-            corrected_revision=revision,
-            counters=period_sum.sums,
-        )
+    windows = await tx.windows_between(key.organization_id, key.period.start, key.period.end)
+    after = _corrected(key, stored, sum_windows(key.period, [held for _, held in windows], dated), concerned, replayed)
+    if after is not None:
+        await tx.save_periods({key: replace(after, revision=revision)})
+    return after is not None or bool(changed_cuts)
+
+
+def _corrected(
+    key: PeriodKey,
+    stored: PeriodUsage | None,
+    period_sum: PeriodSum | None,
+    concerned: set[str],
+    replayed: PeriodMaximum,
+) -> PeriodUsage | None:
+    known = stored.counters if stored else {}
     counters = {
-        counter: usage
-        if counter in changed
-        else usage._replace(maximum=max(usage.maximum, stored.counters.get(counter, NOTHING_USED).maximum))
+        counter: usage._replace(
+            maximum=replayed.maxima.get(counter, usage.maximum)
+            if counter in concerned
+            else max(usage.maximum, known.get(counter, NOTHING_USED).maximum)
+        )
         for counter, usage in (period_sum.sums if period_sum else {}).items()
     }
-    return replace(stored, counters=counters, revision=revision, corrected_revision=revision)
+    if stored is not None:
+        return None if counters == dict(known) else replace(stored, counters=counters)
+    return None if period_sum is None else PeriodUsage(key.period, period_sum.as_of, 0, counters)

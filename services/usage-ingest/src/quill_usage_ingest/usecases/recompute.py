@@ -17,6 +17,7 @@ from quill_usage_ingest.domain.usage_book import PeriodKey
 from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import WindowKey
 from quill_usage_ingest.ports import UsageTransaction
+from quill_usage_ingest.usecases.count_cuts import count_new_cuts
 
 WINDOWS_PER_PAGE: Final = 5_000
 
@@ -55,7 +56,8 @@ async def recompute_organization(organization_id: str, *, tx: UsageTransaction) 
     keep = set(sums) | await _empty_periods_on_schedule(organization_id, known, tx)
     keep |= {PeriodKey(organization_id, period) for period in in_force if _is_archived(period, archived)}
     retired = await tx.retire_periods_except(organization_id, keep)
-    if changed or retired:
+    has_new_cuts = await count_new_cuts(known, tx=tx)
+    if changed or retired or has_new_cuts:
         await tx.save_revisions({organization_id: revision}, is_publication_due=True)
     return Recomputed(organization_id, tuple(sorted((key.period for key in changed), key=attrgetter("start"))), retired)
 

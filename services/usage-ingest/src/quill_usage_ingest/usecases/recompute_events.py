@@ -11,16 +11,16 @@ from quill_usage_ingest.domain.event_aggregate import Aggregate, combined
 from quill_usage_ingest.domain.event_book import EventPeriodKey, Feed
 from quill_usage_ingest.domain.event_meter import Aggregation
 from quill_usage_ingest.ports import EventTransaction, UsageTransaction
+from quill_usage_ingest.usecases.count_event_cuts import count_event_cuts_of
 from quill_usage_ingest.usecases.record_events import touch_periods
 
 
 async def recompute_events(
-    organization_id: str, *, tx: UsageTransaction, events: EventTransaction, is_correction: bool = False
+    organization_id: str, *, tx: UsageTransaction, events: EventTransaction
 ) -> tuple[BillingPeriod, ...]:
     """Periods that did not agree with the windows under the schedules kept and now do.
 
-    A maximum follows from the windows alone (see `Aggregate.peak`), so nothing published is lost by it (L3).
-    ``is_correction``: a person changed the windows, and maxima that come down with them are to be believed.
+    Usage of events follows from the windows alone, so nothing that was published is lost by it (L3).
     """
     await events.share_meters()
     standing = (await tx.lock_standings({organization_id})).get(organization_id)
@@ -42,11 +42,12 @@ async def recompute_events(
     shown = {key: held for key, held in changed.items() if (organization_id, key.feed_id) not in recounting}
     in_force = {usage.period for usage in await tx.periods_in_force(organization_id, newest=None)}
     absent = {key: held for key, held in right.items() if key.period not in in_force}
-    if changed or gone or absent:
+    has_other_cuts = await count_event_cuts_of(organization_id, standing, tx=tx, events=events)
+    if changed or gone or absent or has_other_cuts:
         revisions = {organization_id: standing.usage_revision + 1}
         await touch_periods({key: held.last.at for key, held in absent.items()}, revisions, tx=tx)
         as_of = {key: held.last.at for key, held in changed.items()}
-        await touch_periods(as_of, revisions, tx=tx, is_correction=is_correction)
+        await touch_periods(as_of, revisions, tx=tx)
         await tx.save_revisions(revisions, is_publication_due=True)
     return tuple(sorted({key.period for key in {*shown, *gone}}, key=attrgetter("start")))
 

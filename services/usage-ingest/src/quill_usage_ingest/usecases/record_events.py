@@ -19,6 +19,7 @@ from quill_usage_ingest.domain.organization import UsageStanding
 from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import PeriodKey, Refusal, unknown_organization
 from quill_usage_ingest.ports import ArrivedEvent, EventTransaction, UsageTransaction
+from quill_usage_ingest.usecases.count_event_cuts import count_event_cuts, cuts_after_events
 from quill_usage_ingest.usecases.new_sources import new_sources
 
 Outcome = EventOutcome | Refusal
@@ -74,7 +75,9 @@ async def record_events(
     kept = [arrived[position] for position in new if outcomes[position] is EventOutcome.ACCEPTED]
     await events.keep_events(kept, now=now)
     await tx.add_sources(new_sources(((item.event.organization_id, item.event.source) for item in kept), standings))
+    touched = cuts_after_events((item.event for item in kept), standings)
     await save_book(book, standings, tx=tx, events=events, is_publication_due=is_publication_due)
+    await count_event_cuts(touched, tx=tx, events=events)
     return [outcomes[position] for position in range(len(arrived))]
 
 
@@ -119,12 +122,8 @@ async def touch_periods(
     revisions: Mapping[str, int],
     *,
     tx: UsageTransaction,
-    is_correction: bool = False,
 ) -> None:
-    """Let the periods that events count in be there and in force, as of the newest event, at the new revision.
-
-    ``is_correction``: their maxima may have come down (L3).
-    """
+    """Let the periods that events count in be there and in force, as of the newest event, at the new revision."""
     newest: dict[PeriodKey, datetime] = {}
     for counted_in, instant in as_of.items():
         period = PeriodKey(counted_in.organization_id, counted_in.period)
@@ -139,8 +138,6 @@ async def touch_periods(
             if held is None
             else held.touched(as_of=instant, revision=revision)
         )
-        if is_correction:
-            touched[key] = replace(touched[key], corrected_revision=revision)
     await tx.save_periods(touched)
 
 

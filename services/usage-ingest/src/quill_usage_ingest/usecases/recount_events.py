@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from quill_usage_ingest.domain.event_book import Feed, Feeding
-from quill_usage_ingest.domain.event_meter import UnfitEvent
-from quill_usage_ingest.domain.meter_event import MeterEvent, Moment
+from quill_usage_ingest.domain.event_book import measured
+from quill_usage_ingest.domain.meter_event import Moment
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.ports import EventRecount, EventTransaction, UsageTransaction
+from quill_usage_ingest.usecases.count_event_cuts import count_event_cuts_of
 from quill_usage_ingest.usecases.record_events import load_book, save_book
 
 BEFORE_ALL: Final = Moment(datetime(1970, 1, 1, tzinfo=UTC), b"")
@@ -68,19 +68,10 @@ async def recount_some(*, tx: UsageTransaction, events: EventTransaction, limit:
     await save_book(book, standings, tx=tx, events=events, is_publication_due=is_last)
     if is_last:
         await events.finish_recount(found)
+        await count_event_cuts_of(found.organization_id, standings[found.organization_id], tx=tx, events=events)
         await tx.save_revisions(
             {found.organization_id: standings[found.organization_id].usage_revision + 1}, is_publication_due=True
         )
     else:
         await events.save_recount(EventRecount(found.organization_id, found.feed_id, kept[-1].event.moment))
     return True
-
-
-def measured(feed: Feed, event: MeterEvent) -> list[Feeding]:
-    """An event kept before the meter was defined, and unfit for it, counts for nothing; nobody is to blame."""
-    if not feed.meter.takes(event):
-        return []
-    try:
-        return [Feeding(feed, feed.meter.measure(event))]
-    except UnfitEvent:
-        return []

@@ -7,12 +7,11 @@ from typing import Final
 from quill_usage_ingest.domain.correction import CorrectionOrder, InvalidCorrection
 from quill_usage_ingest.domain.correction_effects import EventUsage
 from quill_usage_ingest.domain.event_aggregate import nothing_at
-from quill_usage_ingest.domain.event_book import EventBook, EventWindowKey, Feed
+from quill_usage_ingest.domain.event_book import EventBook, EventWindowKey, Feed, measured
 from quill_usage_ingest.domain.meter_event import HOUR, MeterEvent, Moment
 from quill_usage_ingest.domain.organization import Organization
 from quill_usage_ingest.ports import EventTransaction, UsageTransaction
 from quill_usage_ingest.usecases.recompute_events import recompute_events
-from quill_usage_ingest.usecases.recount_events import measured
 
 EVENTS_AN_HOUR_MAX: Final = 50_000
 """Kept events of one type and hour that are counted again in one transaction."""
@@ -51,7 +50,7 @@ async def set_events_voided(
         counting = await _counting(organization_id, event_type, start, events) if concerned else []
         for feed in concerned:
             await _make_hour_again(feed, organization, start, counting, events)
-    await recompute_events(organization_id, tx=tx, events=events, is_correction=True)
+    await recompute_events(organization_id, tx=tx, events=events)
 
 
 async def usage_of_event_meters(organization_id: str, events: EventTransaction) -> EventUsage:

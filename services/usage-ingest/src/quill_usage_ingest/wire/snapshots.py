@@ -1,6 +1,6 @@
 """The period-usage snapshot straight from packed rows: the contract's `PeriodUsageSnapshot` at msgspec's speed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -20,8 +20,6 @@ class PackedPeriod(Protocol):
     @property
     def as_of(self) -> datetime: ...
     @property
-    def corrected_revision(self) -> int | None: ...
-    @property
     def complete(self) -> Sequence[int]: ...
     @property
     def partial(self) -> Sequence[int]: ...
@@ -29,6 +27,8 @@ class PackedPeriod(Protocol):
     def maximum(self) -> Sequence[int]: ...
 
 
+CutsOf = Callable[[str, PackedPeriod], Iterable[tuple[datetime, Mapping[str, int]]]]
+"""The cuts of an organization and period, rising, with what each meter had used before them."""
 FurtherMeters = Callable[[str, PackedPeriod], Iterable[tuple[str, tuple[int, int, int]]]]
 """Meters of an organization and period with their complete, partial and maximum usage."""
 
@@ -39,12 +39,18 @@ class _Meter(msgspec.Struct, gc=False):
     maximum: int
 
 
+class _Cut(msgspec.Struct, gc=False):
+    at: datetime
+    used: Mapping[str, int]
+
+
 class _Period(msgspec.Struct, gc=False):
     period_start: datetime
     period_end: datetime
     as_of: datetime
-    corrected_revision: int | None
+    customer_revision: int
     meters: dict[str, _Meter]
+    cuts: list[_Cut]
 
 
 class _Snapshot(msgspec.Struct, gc=False):
@@ -65,13 +71,20 @@ def encode_snapshot(
     places: Sequence[tuple[str, int]],
     further: FurtherMeters | None = None,
     sources: Sequence[str] = (),
+    customer_revision: int = 0,
+    cuts: CutsOf | None = None,
 ) -> bytes:
     """The message as bytes; ``places`` are the meters of today's catalog with the slots of their counters.
 
-    A meter whose counter was never reported in a period is left out. ``further`` are meters that have no one slot. The
-    bytes are a `PeriodUsageSnapshot`: a test holds the two together.
+    A meter whose counter was never reported in a period is left out. ``further`` are meters that have no one slot;
+    ``cuts`` is given where the organization has cuts. The bytes are a `PeriodUsageSnapshot`: a test holds the two
+    together.
     """
-    snapshot = _Snapshot(organization_id, revision, [_period(held, places) for held in periods], sources)
+    told = [_period(held, places, customer_revision) for held in periods]
+    snapshot = _Snapshot(organization_id, revision, told, sources)
+    if cuts is not None:
+        for held, period in zip(periods, snapshot.periods, strict=True):
+            period.cuts = [_Cut(at, used) for at, used in cuts(organization_id, held)]
     if further is not None:
         for held, period in zip(periods, snapshot.periods, strict=True):
             for meter, usage in further(organization_id, held):
@@ -79,17 +92,18 @@ def encode_snapshot(
     return _encode(snapshot)
 
 
-def _period(held: PackedPeriod, places: Sequence[tuple[str, int]]) -> _Period:
+def _period(held: PackedPeriod, places: Sequence[tuple[str, int]], customer_revision: int) -> _Period:
     length = len(held.maximum)
     complete, partial, maximum = held.complete, held.partial, held.maximum
     return _Period(
         held.period_start,
         held.period_end,
         held.as_of,
-        held.corrected_revision,
+        customer_revision,
         {
             meter: _Meter(complete[slot], partial[slot], maximum[slot])
             for meter, slot in places
             if slot < length and maximum[slot] != NEVER_REPORTED
         },
+        [],
     )

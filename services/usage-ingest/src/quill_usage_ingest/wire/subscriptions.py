@@ -1,6 +1,7 @@
 """What subscriptions publishes, as far as usage needs it."""
 
-from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
+from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot, SubscriptionItem
+from quill_pricing.billed_quantity import BillingTerms
 from quill_pricing.period import BillingSchedule, Interval
 from quill_pricing.schedule_history import ScheduleChange
 
@@ -18,6 +19,7 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Organization:
         license_id=snapshot.license_id,
         customer_revision=snapshot.revision,
         schedule=schedule,
+        cuts=tuple(snapshot.cuts),
         begins=ScheduleChange(schedule, begins=snapshot.period.start, effective_at=snapshot.effective_at),
         customer=CustomerFacts(
             customer_id=snapshot.customer_id,
@@ -32,6 +34,7 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Organization:
             },
             features=tuple(Feature(**feature.model_dump()) for feature in snapshot.features),
             further_license_ids=tuple(sorted(set(snapshot.further_license_ids))),
+            billing_terms={item.usage_key: _billing_terms(item) for item in snapshot.items if item.usage_key},
             prices={
                 item.usage_key: item.price.model_dump(mode="json", exclude_none=True)
                 for item in snapshot.items
@@ -39,6 +42,10 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Organization:
             },
         ),
     )
+
+
+def _billing_terms(item: SubscriptionItem) -> tuple[BillingTerms, ...]:
+    return tuple(BillingTerms(change.at, is_paid=change.paid, limit=change.quota) for change in item.changes)
 
 
 def from_wire_product(product: CatalogProduct) -> MeteredProduct:
@@ -64,5 +71,6 @@ def _event_meter(product: CatalogProduct) -> EventMeter | None:
         value=defined.value,
         group_by=tuple(defined.group_by),
         decimals=defined.decimals,
+        carried=defined.carried,
         counts_from=product.counts_from,
     )

@@ -92,7 +92,6 @@ def _period(usage: PeriodUsage, meters: MeterMap, organization_id: str, events: 
         "period_end": usage.period.end.isoformat(),
         "as_of": usage.as_of.isoformat(),
         "revision": usage.revision,
-        "corrected_revision": usage.corrected_revision,
         "meters": {
             **{key: held.model_dump() for key, held in to_wire_meters(usage, meters).items()},
             **{
