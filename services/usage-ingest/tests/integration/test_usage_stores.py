@@ -240,7 +240,7 @@ async def test_a_daily_report_reads_back_the_present_period(begin, claim, organi
         await project_customers([organization()], tx=tx)
     async with begin() as tx:
         arrived = ArrivedReport(claim(day=33, events=9), Arrival("http", b"{}", note={"left_out": ["x"]}))
-        current = await record_daily_report(arrived, license_id="license-1", tx=tx, now=NOW)
+        current = await record_daily_report(arrived, license_id="license-1", is_of_region=False, tx=tx, now=NOW)
         assert not isinstance(current, Refusal)
         assert current.period.start == NOVEMBER
         assert current.usage is not None
@@ -257,7 +257,9 @@ async def test_a_daily_report_for_another_license_and_for_nobody_is_the_same_ref
         await project_customers([organization()], tx=tx)
     with pytest.raises(NotYours):
         async with begin() as tx:
-            await record_daily_report(arrived(organization_id, events=1), license_id=license_id, tx=tx, now=NOW)
+            await record_daily_report(
+                arrived(organization_id, events=1), license_id=license_id, is_of_region=False, tx=tx, now=NOW
+            )
     assert await used(begin) == {}
 
 

@@ -46,9 +46,11 @@ async def test_a_license_acts_for_its_own_account_and_a_further_one_for_the_acco
 
 async def test_what_instances_report_adds_up_on_the_account(store, arrived):
     async with store.begin() as tx:
-        await record_daily_report(arrived(events=40, source="one"), license_id="license-1", tx=tx, now=NOW)
+        await record_daily_report(
+            arrived(events=40, source="one"), license_id="license-1", is_of_region=False, tx=tx, now=NOW
+        )
         further = arrived("its-own", events=2, source="two")
-        answer = await record_daily_report(further, license_id="further", tx=tx, now=NOW)
+        answer = await record_daily_report(further, license_id="further", is_of_region=False, tx=tx, now=NOW)
     assert isinstance(answer, CurrentUsage)
     assert answer.organization.organization_id == "acme"
     assert answer.usage is not None
@@ -62,4 +64,6 @@ async def test_a_license_that_was_let_go_reports_no_more(store, arrived, organiz
     async with store.begin() as tx:
         await project_customers([organization(revision=2)], tx=tx)
         with pytest.raises(NotYours):
-            await record_daily_report(arrived("its-own", events=2), license_id="further", tx=tx, now=NOW)
+            await record_daily_report(
+                arrived("its-own", events=2), license_id="further", is_of_region=False, tx=tx, now=NOW
+            )
