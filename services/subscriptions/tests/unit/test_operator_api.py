@@ -112,14 +112,17 @@ async def test_seats_cannot_change_without_a_subscription_or_a_token(registered:
     assert unknown.status_code == 404
 
 
-async def test_seats_and_flat_prices_are_owed_from_the_start(registered: Any) -> None:
+async def test_seats_and_flat_prices_are_owed_from_the_subscription_on(registered: Any) -> None:
+    """K5: the period began at midnight, the subscription at 9:30. 60.00 and 450.00 for 734.5 of 744 hours."""
     await registered.http.post(
         "/v1/customers/org-1/subscription",
         headers=registered.operator,
         json={"products": ["seats", "platform_enterprise"], "quantities": {"seats": 3}},
     )
     customer = (await registered.http.get("/api/billing", headers=registered.signed())).json()["customer"]
-    assert customer["current_total_amount_usd"] == "510.00"
+    amounts = {product["type"]: product["current_amount_usd"] for product in customer["products"]}
+    assert (amounts["seats"], amounts["platform_enterprise"]) == ("59.23", "444.25")
+    assert (customer["current_total_amount_usd"], customer["projected_total_amount_usd"]) == ("503.48", "503.48")
     assert customer["billing_plan"] == "platform_enterprise"
 
 

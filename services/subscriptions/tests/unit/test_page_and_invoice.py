@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quill_contracts.catalog_file import load_catalog
 from quill_pricing.money import Money
-from quill_pricing.price import FlatPrice
+from quill_pricing.price import FlatPrice, GraduatedPrice
+from quill_pricing.tiers import Tier
 from quill_subscriptions.domain.billing_limits import BillingLimits
 from quill_subscriptions.domain.catalog import Catalog
 from quill_subscriptions.domain.customer import Customer, SubscribedProduct, Subscription
@@ -96,7 +97,8 @@ def test_the_page_shows_what_the_invoice_will_bill(
 
 def test_nothing_used_owes_the_flat_amount_of_the_first_tier_once_paid() -> None:
     """K3"""
-    flat = replace(CATALOG.in_force[0], price=FlatPrice(Money(4_500)), price_id="flat")
+    price = GraduatedPrice((Tier(None, flat_amount=Money(4_500)),))
+    flat = replace(CATALOG.in_force[0], price=price, price_id="flat")
     catalog = replace(CATALOG, in_force=(flat, *CATALOG.in_force[1:]))
     for steps, owed in (([(1, PAID)], 4_500), ([(1, PAID), (2, FREE)], 4_500), ([(1, FREE)], 0)):
         standing = page([(october(day), c) for day, c in steps], 0, {}, now=october(25), catalog=catalog)

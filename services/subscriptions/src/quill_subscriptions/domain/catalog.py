@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from quill_pricing.price import Price
+from quill_pricing.price import FlatPrice, Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,11 @@ class Product:
     @property
     def is_metered(self) -> bool:
         return self.usage_key is not None
+
+    @property
+    def is_billed_by_usage(self) -> bool:
+        """Whether usage decides what it costs. A flat price costs the same for any usage, also with a meter."""
+        return self.is_metered and not isinstance(self.price, FlatPrice)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from quill_pricing.billed_quantity import BillingTerms
+from quill_pricing.licensed_quantity import LicensedStep
 from quill_pricing.money import Money
 from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
 from quill_pricing.quota import quota_for
@@ -33,6 +34,8 @@ class Item:
         aggregation: how the meter's usage comes about, as the catalog in force says; ``sum`` for a report's counter.
         carried: a ``last`` value goes on into a billing period in which no event came.
         changes: what held over the last billing periods, oldest first.
+        held: how much is paid for apart from usage (seats, a flat fee) over the last billing periods, and from the end
+            of a running trial on.
         billed_product: the revision whose price the open billing period is billed at, also after a cancellation in it;
             None when the product was not paid at any time of the period.
     """
@@ -47,6 +50,7 @@ class Item:
     aggregation: str = "sum"
     carried: bool = False
     changes: tuple[ItemChange, ...] = ()
+    held: tuple[LicensedStep, ...] = ()
     billed_product: Product | None = None
 
     @property
@@ -123,7 +127,7 @@ def entitle(
     for item in _items(customer, catalog, now=now):
         told = kept_since(_changed(changes, item, at=effective_at or now), periods[0].start)
         billed = _billed_product(item.product.key, told, catalog, periods[-1])
-        items.append(replace(item, changes=told, billed_product=billed))
+        items.append(replace(item, changes=told, held=_held(item, told, catalog), billed_product=billed))
     return Entitlements(
         period=periods[-1],
         items=tuple(items),
@@ -165,6 +169,25 @@ def _changed(changes: ItemChanges, item: Item, *, at: datetime) -> tuple[ItemCha
     key = item.product.key
     revision = item.product.revision if item.subscribed else None
     return with_change(changes.get(key, ()), ItemChange(at, item.paid, item.quota, item.quantity, revision))
+
+
+def _held(item: Item, changes: Sequence[ItemChange], catalog: Catalog) -> tuple[LicensedStep, ...]:
+    """What is paid for apart from usage, and from the end of a running trial on; at the revision of each span."""
+    key = item.product.key
+    steps = [
+        _step(change.at, item.product if revision is None else catalog.revision(key, revision), change)
+        for change in changes
+        for revision in [change.product_revision]
+    ]
+    if item.paid_from is not None and changes:
+        steps.append(_step(item.paid_from, item.product, replace(changes[-1], paid=True)))
+    return tuple(steps)
+
+
+def _step(at: datetime, product: Product, change: ItemChange) -> LicensedStep:
+    """A flat price has no quantity of its own: it is held once. Of what is billed by usage nothing is held."""
+    is_held = change.paid and not product.is_billed_by_usage
+    return LicensedStep(at, (1 if change.quantity is None else change.quantity) if is_held else 0, product.price)
 
 
 def _billed_product(key: str, changes: Sequence[ItemChange], catalog: Catalog, period: BillingPeriod) -> Product | None:

@@ -1,9 +1,10 @@
 """Where a customer stands in its billing period: used, owed so far, and where that leads if it goes on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from quill_pricing.billed_quantity import MeteredUsage, billed_quantity, chargeable_quantity, quantity_against_limit
+from quill_pricing.licensed_quantity import licensed_amount
 from quill_pricing.money import Money
 from quill_pricing.period import BillingPeriod
 from quill_pricing.rating import Rating, amount_minor, rate
@@ -24,8 +25,10 @@ class ProductStanding:
             otherwise (D1).
         finished_usage: the part of ``compared_usage`` that finished days made (L6). Of a day that is still counted and
             that a cut splits nothing is in here.
-        rating: prices the billed quantity (L12). Without ``is_owed`` it explains how far the free tiers are filled.
+        rating: prices the billed quantity (L12), or the licensed quantity held now. Without ``is_owed`` it explains how
+            far the free tiers are filled.
         is_owed: the product was paid at some time of the period, so the invoice will bill it.
+        owed: what the invoice will bill for what held until now; for a licensed product prorated.
         projected_usage: ``compared_usage`` at the end of the period.
     """
 
@@ -34,13 +37,10 @@ class ProductStanding:
     finished_usage: int
     rating: Rating
     is_owed: bool
+    owed: Money
     projected_usage: int
     projected: Money
     projected_with_limit: Money
-
-    @property
-    def owed(self) -> Money:
-        return self.rating.total if self.is_owed else Money.zero(CURRENCY)
 
     @property
     def has_exceeded_limit(self) -> bool:
@@ -75,27 +75,47 @@ def stand(entitlements: Entitlements, usage: UsageSnapshot | None, *, now: datet
     period = entitlements.period
     return Standing(
         entitlements,
-        tuple(
-            _licensed(item)
-            if item.product.usage_key is None
-            else _metered(item, item.product.usage_key, known, period, now)
-            for item in entitlements.items
-        ),
+        tuple(_product(item, known, period, now) for item in entitlements.items),
     )
 
 
-def _licensed(item: Item) -> ProductStanding:
-    rating = rate(price=item.product.price, quantity=item.quantity or 0)
-    owed = rating.total if item.subscribed else Money.zero(CURRENCY)
+def _product(item: Item, usage: UsageSnapshot, period: BillingPeriod, now: datetime) -> ProductStanding:
+    if item.product.usage_key is None:
+        return _licensed(item, period, now)
+    metered = _metered(item, item.product.usage_key, usage, period, now)
+    # A price that became flat, or was flat, is prorated; usage is billed if the price in force at the end says so.
+    owed, projected = _licensed_amounts(item, period, now)
+    if not (item.billed_product or item.product).is_billed_by_usage:
+        return replace(metered, owed=owed, projected=projected, projected_with_limit=projected)
+    return replace(
+        metered,
+        owed=metered.owed + owed,
+        projected=metered.projected + projected,
+        projected_with_limit=metered.projected_with_limit + projected,
+    )
+
+
+def _licensed(item: Item, period: BillingPeriod, now: datetime) -> ProductStanding:
+    owed, projected = _licensed_amounts(item, period, now)
     return ProductStanding(
         item=item,
         compared_usage=0,
         finished_usage=0,
-        rating=rating,
-        is_owed=item.subscribed,
+        rating=rate(price=item.product.price, quantity=item.quantity or 0),
+        is_owed=item.billed_product is not None,
+        owed=owed,
         projected_usage=0,
-        projected=owed,
-        projected_with_limit=owed,
+        projected=projected,
+        projected_with_limit=projected,
+    )
+
+
+def _licensed_amounts(item: Item, period: BillingPeriod, now: datetime) -> tuple[Money, Money]:
+    """What is owed as of now, and at the end of the period: a trial that ends in it begins to cost something then."""
+    until_now = [step for step in item.held if step.at <= now]
+    return (
+        licensed_amount(until_now, period, currency=CURRENCY),
+        licensed_amount(item.held, period, currency=CURRENCY),
     )
 
 
@@ -116,13 +136,15 @@ def _metered(
     chargeable = min(chargeable_quantity(to_date, terms, period) + to_come, QUOTA_MAX)
     projected = max(billed, chargeable)
     with_limit = max(billed, _up_to(item.quota, chargeable))
+    rating = rate(price=price, quantity=shown)
     will_be_owed = item.billed_product is not None or _is_paid_before(item, period.end)
     return ProductStanding(
         item=item,
         compared_usage=compared,
         finished_usage=quantity_against_limit(finished, terms, period, now=now),
-        rating=rate(price=price, quantity=shown),
+        rating=rating,
         is_owed=item.billed_product is not None,
+        owed=rating.total if item.billed_product is not None else Money.zero(CURRENCY),
         projected_usage=min(compared + _to_come(to_date, period, since=now, now=now), QUOTA_MAX),
         projected=Money(amount_minor(price, projected) if will_be_owed else 0, CURRENCY),
         projected_with_limit=Money(amount_minor(price, with_limit) if will_be_owed else 0, CURRENCY),

@@ -87,13 +87,18 @@ def _product(product: ProductStanding, *, forecast: bool) -> dict[str, Any]:
         "percentage_usage": _percentage(product.finished_usage, item.quota),
         "current_usage": product.finished_usage,
         "projected_usage": product.projected_usage if forecast else None,
-        "tiers": tier_documents(_billed_price(item), product.rating, owed=product.is_owed),
+        "tiers": tier_documents(_billed_price(item), product.rating, owed=_is_owed_by_tier(product)),
         "current_amount_usd": _money(product.owed),
         "current_amount_usd_before_addons": _money(product.owed),
         "projected_amount_usd": _money(product.projected) if forecast else None,
         "projected_amount_usd_with_limit": _money(product.projected_with_limit) if forecast else None,
         "addons": [],
     }
+
+
+def _is_owed_by_tier(product: ProductStanding) -> bool:
+    """Whether the tiers explain what is owed. For seats that changed they do not: the sum of tiers is prorated."""
+    return product.is_owed and product.owed == product.rating.total
 
 
 def _billed_price(item: Item) -> Price:
