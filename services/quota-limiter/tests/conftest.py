@@ -69,17 +69,23 @@ def customer_snapshot() -> Callable[..., CustomerSnapshot]:
 
 @pytest.fixture
 def usage_snapshot() -> Callable[..., PeriodUsageSnapshot]:
-    """``usage_snapshot(revision=1, events=999)``: complete days; ``partial={"events": 1}`` adds today."""
+    """``usage_snapshot(revision=1, events=999)``: complete days; ``partial={"events": 1}`` adds today.
+
+    ``maxima`` are the greatest ever published, ``cuts`` what was used before an instant.
+    """
 
     def build(
         organization_id: str = "acme",
         revision: int = 1,
         start: datetime = OCTOBER,
         end: datetime = NOVEMBER,
+        *,
         partial: dict[str, int] | None = None,
+        maxima: dict[str, int] | None = None,
+        cuts: dict[datetime, dict[str, int]] | None = None,
         **quantities: int,
     ):
-        today = partial or {}
+        today, greatest = partial or {}, maxima or {}
         return PeriodUsageSnapshot.model_validate(
             {
                 "organization_id": organization_id,
@@ -90,9 +96,14 @@ def usage_snapshot() -> Callable[..., PeriodUsageSnapshot]:
                         "period_end": end,
                         "as_of": start,
                         "meters": {
-                            key: {"complete": quantity, "partial": today.get(key, 0), "maximum": 10 * quantity + 10**9}
+                            key: {
+                                "complete": quantity,
+                                "partial": today.get(key, 0),
+                                "maximum": greatest.get(key, quantity + today.get(key, 0)),
+                            }
                             for key, quantity in quantities.items()
                         },
+                        "cuts": [{"at": at, "used": used} for at, used in sorted((cuts or {}).items())],
                     }
                 ],
             }

@@ -87,7 +87,8 @@ def _add_what_if(group: typer.Typer, connect: Connect) -> None:
 
 
 def show_history(document: dict[str, Any]) -> None:
-    """One line per change."""
+    """One line per change of state or of its reason."""
+    changes = [*document["transitions"], *document["reason_changes"]]
     show_table(
         "How the limit moved",
         ("#", "at", "state", "until", "usage", "quota", "why", "rule"),
@@ -95,14 +96,14 @@ def show_history(document: dict[str, Any]) -> None:
             (
                 each["sequence"],
                 instant(each["at"]),
-                each["to_state"],
-                instant(each["limited_until"] or each["suspended_until"]),
+                each.get("to_state") or f"still {each['state']}",
+                instant(each.get("limited_until") or each.get("suspended_until")),
                 each["evidence"]["usage"],
                 _quota(each["evidence"]["quota"]),
                 each["sentence"],
                 f"{each['rule']} v{each['rule_version']}",
             )
-            for each in document["transitions"]
+            for each in sorted(changes, key=lambda each: (each["sequence"], each.get("number", 0)))
         ],
         numbers=("#", "usage", "quota"),
         empty="Nothing was decided in that time.",

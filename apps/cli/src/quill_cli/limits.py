@@ -41,7 +41,6 @@ def _limits() -> None:
 
 def show_explanation(document: dict[str, Any]) -> None:
     """The state, the sentence, and the evidence."""
-    transition = document["transition"]
     show_facts(
         f"{document['usage_key']} of {document['organization_id']} at {instant(document['at'])}",
         [
@@ -50,13 +49,14 @@ def show_explanation(document: dict[str, Any]) -> None:
             ("since", instant(document["since"])),
             ("limited until", instant(document["limited_until"])),
             ("suspended until", instant(document["suspended_until"])),
-            ("rule", f"{transition['rule']}, version {transition['rule_version']}"),
-            ("decision", f"number {transition['sequence']} of this meter"),
+            ("rule", f"{document['rule']}, version {document['rule_version']}"),
+            ("rule since", instant(document["rule_since"])),
+            ("transition", f"number {document['transition']['sequence']} of this meter"),
         ],
     )
     show_facts(
         "Decided from",
-        [(name.replace("_", " "), value) for name, value in transition["evidence"].items()],
+        [(name.replace("_", " "), value) for name, value in document["evidence"].items()],
     )
     show_facts("Read on", [(name.replace("_", " "), path) for name, path in document.get("links", {}).items()])
 

@@ -113,6 +113,10 @@ EXPLANATION = {
     "limited_until": "2026-11-01T00:00:00Z",
     "suspended_until": None,
     "sentence": "1,000,100 events used of 1,000,000: dropped until the period ends.",
+    "rule": "over-quota",
+    "rule_version": 2,
+    "rule_since": "2026-10-12T06:30:01Z",
+    "evidence": {"usage": 1_000_100, "quota": 1_000_000, "usage_revision": 7, "billing_limit_usd": None},
     "transition": {
         "organization_id": "org-1",
         "usage_key": "events",

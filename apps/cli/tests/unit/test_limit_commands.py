@@ -136,7 +136,7 @@ def test_a_report_says_whose_limits_would_stand_otherwise():
 
 
 def test_a_history_is_a_timeline():
-    document = {"transitions": [TRANSITION], "next_after": 2}
+    document = {"transitions": [TRANSITION], "reason_changes": [], "next_after": 2}
     text, (request,) = run(document, "history", "org-1", "events", "--from", "2026-10-01T00:00:00Z")
     assert request.url.params["from"] == "2026-10-01T00:00:00Z"
     for expected in ("limited", "2026-11-01 00:00:00Z", "1,200", "unlimited", "no_grace v1", "--after 2"):

@@ -87,6 +87,7 @@ class LimitEvidence(WireModel):
     """Every input of a decision, so that it can be taken again and compared (L7)."""
 
     usage: PeriodTotal
+    """What the quota was compared with: what is charged of the billing period while the meter is paid, else all."""
     usage_revision: int
     usage_as_of: Instant | None
     quota: PeriodTotal | None
@@ -105,6 +106,8 @@ class LimitEvidence(WireModel):
     free_trial_until: Instant | None = None
     credit_balance_minor: int | None = None
     """What was left of the customer's credits; null when no balance was ever published."""
+    used: PeriodTotal | None = None
+    """Everything used in the billing period, where that is another number than ``usage``."""
     scope: ScopeEvidence | None = None
     """Null for the organization's own limit. Else the usage is the sum over ``teams``; trust, graces and buffer decided
     nothing."""

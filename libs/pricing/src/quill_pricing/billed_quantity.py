@@ -115,6 +115,15 @@ def chargeable_quantity(usage: MeteredUsage, terms: Sequence[BillingTerms], peri
     return sum(max(0, usage.used_before(end, period) - usage.used_before(start, period)) for start, end in paid)
 
 
+def is_paid_in(terms: Sequence[BillingTerms], period: BillingPeriod) -> bool:
+    """Whether the meter is paid at any instant of the period: then the period is billed, also for 0 units (K3).
+
+    Raises:
+        InvalidTerms: an instant is not aware UTC.
+    """
+    return any(in_force.is_paid for _, _, in_force in _segments(terms, period))
+
+
 def quantity_against_limit(
     usage: MeteredUsage, terms: Sequence[BillingTerms], period: BillingPeriod, *, now: datetime
 ) -> int:

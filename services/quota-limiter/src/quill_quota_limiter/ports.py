@@ -13,7 +13,7 @@ from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.drop_report import DropReport, DropTotals
 from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.evaluation import Evaluation, OrganizationLimits
-from quill_quota_limiter.domain.limit_state import Transition
+from quill_quota_limiter.domain.limit_state import LogEntry
 from quill_quota_limiter.domain.period_usage import OrganizationUsage
 from quill_quota_limiter.domain.project_marks import ProjectTokens
 from quill_quota_limiter.domain.quota_answer import OrganizationStanding
@@ -245,8 +245,9 @@ class LimitsTransaction(Protocol):
     async def usages(self, organization_ids: Collection[str]) -> dict[str, OrganizationUsage]: ...
 
     async def save(self, evaluations: Sequence[Evaluation]) -> None:
-        """Save limits, append transitions to their streams, announce both and plan webhooks of them, all or nothing.
+        """Save limits, append to their logs, announce states and transitions, plan webhooks: all or nothing.
 
+        A change of reason is appended, and told by the rule of the limit's state; it is no transition for anybody.
         A threshold is announced unless its ``reached_id`` was announced before.
         """
         ...
@@ -293,16 +294,16 @@ class LimitsTransaction(Protocol):
         """The organization of each token that is in use."""
         ...
 
-    async def transitions(
+    async def log(
         self, organization_id: str, usage_key: str, *, scope: str | None = None, as_of: datetime | None = None
-    ) -> list[Transition]:
+    ) -> list[LogEntry]:
         """One limit's whole log, oldest first; with ``as_of``, what had happened by then, inclusive.
 
         ``scope`` names a team's or project's limit; ``None`` is the organization's own.
         """
         ...
 
-    async def transitions_page(
+    async def log_page(
         self,
         organization_id: str,
         usage_key: str,
@@ -312,8 +313,11 @@ class LimitsTransaction(Protocol):
         start: datetime | None,
         end: datetime | None,
         at_most: int,
-    ) -> list[Transition]:
-        """A page of one limit's log by sequence, from behind ``after``; only what happened in ``[start, end)``."""
+    ) -> list[tuple[int, LogEntry]]:
+        """A page of one limit's log with each entry's place in it, from 1, behind ``after``.
+
+        Only what happened in ``[start, end)``.
+        """
         ...
 
 

@@ -60,7 +60,7 @@ async def play(order, store, board, *, name, customer_snapshot, usage_snapshot):
         else:
             await board.publish([read[actor]], tokens_of=TokensReader(store))
     async with store.begin() as tx:
-        limits, log = (await tx.limits([name]))[name], await tx.transitions(name, "events")
+        limits, log = (await tx.limits([name]))[name], await tx.log(name, "events")
     return limits, log, (await board.read([name])).standings[name]
 
 

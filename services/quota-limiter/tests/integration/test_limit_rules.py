@@ -199,7 +199,7 @@ async def test_activation_decides_everybody_anew_in_pages_and_transitions_name_t
         found = await limit_of(store, name)
         assert (found.state.name, found.rule, found.rule_version) == ("near", "under_quota", 2)
         async with store.begin() as tx:
-            log = await tx.transitions(name, "events")
+            log = await tx.log(name, "events")
         assert ([t.rule_version for t in log], replay(log)) == ([1, 1, 2][-len(log) :], found.state)
     assert board.limited["events"] == {}
     assert await walk_everybody(store=store, board=board, now=later) == 0
@@ -300,7 +300,7 @@ async def test_a_limit_set_during_a_walk_survives_it(postgres, board, customer_s
         quota, used = (100, 900) if name in names[:10] else (1_000, 1_600)
         assert (found.quota, found.usage, found.state.name, found.rule_version) == (quota, used, "limited", 2), name
         async with postgres.begin() as tx:
-            assert replay(await tx.transitions(name, "events")) == found.state
+            assert replay(await tx.log(name, "events")) == found.state
 
 
 async def test_a_decision_taken_while_rules_are_activated_never_keeps_the_old_ones(

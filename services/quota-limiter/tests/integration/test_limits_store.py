@@ -47,7 +47,7 @@ async def limits_of(store, organization_id="acme"):
 
 async def log_of(store, meter="events", as_of=None):
     async with store.begin() as tx:
-        return await tx.transitions("acme", meter, as_of=as_of)
+        return await tx.log("acme", meter, as_of=as_of)
 
 
 async def tokens_of(store, *names):
@@ -164,7 +164,7 @@ async def test_a_transaction_that_fails_leaves_nothing(store, customer_snapshot)
         await fail()
     async with store.begin() as tx:
         assert await tx.limits(["acme"]) == {}
-        assert await tx.transitions("acme", "events") == []
+        assert await tx.log("acme", "events") == []
 
 
 async def test_known_organizations_are_paged_in_order(store, customer_snapshot, usage_snapshot):
@@ -206,7 +206,7 @@ async def test_both_consumers_at_once_end_at_the_newest_facts(postgres, customer
         found = (await limits_of(postgres, name)).meters["events"]
         assert (found.quota, found.usage, found.state.name) == (80, 72, "near")
         async with postgres.begin() as tx:
-            assert replay(await tx.transitions(name, "events")) == found.state
+            assert replay(await tx.log(name, "events")) == found.state
 
 
 async def test_two_replicas_do_not_evaluate_one_due_organization_twice(postgres, customer_snapshot):

@@ -253,7 +253,7 @@ async def test_a_history_is_paged_from_the_oldest(client):
     second = (await client.get(f"{path}&after={first['next_after']}", headers=OPERATOR)).json()
     third = (await client.get(f"{path}&after={second['next_after']}", headers=OPERATOR)).json()
     assert [t["to_state"] for page in (first, second) for t in page["transitions"]] == ["within", "limited"]
-    assert third == {"transitions": [], "next_after": None}
+    assert third == {"transitions": [], "reason_changes": [], "next_after": None}
 
 
 @pytest.mark.parametrize(

@@ -77,20 +77,24 @@ def test_replaying_the_log_gives_the_live_states(given_steps):
         limits = evaluation.limits
         for transition in evaluation.transitions:
             log.setdefault(transition.usage_key, []).append(transition)
+        for change in evaluation.reason_changes:
+            log[change.usage_key].append(change)
     if limits is not None:
         assert {key: replay(log[key]) for key in limits.meters} == {key: m.state for key, m in limits.meters.items()}
+        assert {key: log[key][-1].rule for key in limits.meters} == {key: m.rule for key, m in limits.meters.items()}
+        assert {key: len(log[key]) for key in limits.meters} == {key: m.log_length for key, m in limits.meters.items()}
 
 
 @given(steps)
 def test_the_evidence_of_each_transition_leads_to_the_same_decision_again(given_steps):
     log = {}
     for _, evaluation, *_ in live(given_steps):
-        for transition in evaluation.transitions:
-            known, evidence = log.setdefault(transition.usage_key, []), transition.evidence
+        for entry in (*evaluation.transitions, *evaluation.reason_changes):
+            known, evidence = log.setdefault(entry.usage_key, []), entry.evidence
             again = decide(
                 Inputs(
                     Entitlement(
-                        transition.usage_key,
+                        entry.usage_key,
                         quota=evidence.quota,
                         subscribed=evidence.subscribed,
                         trust_score=evidence.trust_score,
@@ -100,19 +104,20 @@ def test_the_evidence_of_each_transition_leads_to_the_same_decision_again(given_
                     BillingPeriod(evidence.period_start, evidence.period_end),
                     free_trial_until=evidence.free_trial_until,
                     credit_balance_minor=evidence.credit_balance_minor,
+                    used=evidence.used,
                 ),
                 replay(known),
-                rules={RULES.version: RULES}[transition.rule_version],
+                rules={RULES.version: RULES}[entry.rule_version],
                 now=evidence.evaluated_at,
             )
-            assert (again.state, again.limited_until, again.suspended_until, again.rule, again.sentence) == (
-                transition.to_state,
-                transition.limited_until,
-                transition.suspended_until,
-                transition.rule,
-                transition.sentence,
+            assert (again.rule, again.sentence) == (entry.rule, entry.sentence)
+            known.append(entry)
+            state = replay(known)
+            assert (again.state, again.limited_until, again.suspended_until) == (
+                state.name,
+                state.limited_until,
+                state.suspended_until,
             )
-            known.append(transition)
 
 
 @given(steps, st.sampled_from(METERS))

@@ -123,7 +123,7 @@ def test_it_says_what_deciding_every_hour_would_say(assumed, used, meter, trial_
     while at < found.until:
         period = given_facts.customer.schedule.period_containing(at)
         total = used + (at - now) // timedelta(hours=1) if at < NOVEMBER else (at - NOVEMBER) // timedelta(hours=1)
-        inputs = given_facts.inputs(meter, period)
+        inputs = given_facts.inputs(meter, period, now=at)
         decision = decide(type(inputs)(inputs.entitlement, total, period, trial), state, rules=RULES, now=at)
         if decision.differs_from(state):
             expected.append((at, decision.state, decision.limited_until, decision.suspended_until, total))

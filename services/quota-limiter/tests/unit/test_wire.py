@@ -8,6 +8,7 @@ from quill_quota_limiter import wire
 from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.evaluation import OrganizationLimits, evaluate
 from quill_quota_limiter.domain.organization_facts import OrganizationFacts
+from quill_quota_limiter.wire.limit_log import to_event
 from quill_quota_limiter.wire.rules import FIRST_RULES, RuleDocument, to_document, to_table
 from quill_runtime.consumption import Rejected
 
@@ -43,8 +44,9 @@ def test_a_published_quota_that_is_not_ours_is_counted_and_not_used(customer_sna
 
 
 def test_usage_is_complete_days_and_today_and_never_the_maximum(usage_snapshot):
-    usage = wire.from_wire_usage(usage_snapshot(events=90, partial={"events": 9}))
+    usage = wire.from_wire_usage(usage_snapshot(events=90, partial={"events": 9}, maxima={"events": 120}))
     assert usage.periods[0].quantities == {"events": 99}
+    assert usage.periods[0].maxima == {"events": 120}
 
 
 def test_a_price_without_meaning_is_refused_by_name(customer_snapshot):
@@ -68,7 +70,7 @@ def test_a_transition_is_the_same_after_its_message_was_stored(customer_snapshot
         now=NOW,
     )
     (transition,) = evaluation.transitions
-    stored = LimitTransition.model_validate(wire.to_event(transition).data)
+    stored = LimitTransition.model_validate(to_event(transition).data)
     assert wire.from_wire_transition(stored) == transition
     assert stored.evidence.trust_score == 7
     assert stored.evidence.grace_days == 1

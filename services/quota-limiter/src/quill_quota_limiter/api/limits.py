@@ -1,6 +1,7 @@
 """Limit states, their history and their reasons; and the rebuild of the board."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -15,13 +16,15 @@ from quill_quota_limiter import wire
 from quill_quota_limiter.api.authorization import Caller, Gate
 from quill_quota_limiter.domain.drop_report import DropTotals
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
-from quill_quota_limiter.domain.limit_state import LimitState, Transition, replay
+from quill_quota_limiter.domain.limit_state import Evidence, LimitState, LogEntry, ReasonChange, Transition, replay
 from quill_quota_limiter.domain.meter_limit import MeterLimit
 from quill_quota_limiter.domain.quota_answer import standing_of
 from quill_quota_limiter.domain.scope import ORGANIZATION
 from quill_quota_limiter.ports import AnswerBoard, DropReportStore, LimitsStore, LimitsTransaction
 from quill_quota_limiter.usecases.answers import rebuild_answers
 from quill_quota_limiter.usecases.drift import DriftReport, find_drift
+from quill_quota_limiter.usecases.explain import PresentReason, present_reason
+from quill_quota_limiter.wire.limit_log import LimitReasonChange, to_wire_reason
 
 HISTORY_MAX = 1_000
 SCOPES_LISTED_MAX = 20
@@ -34,9 +37,10 @@ Scope = Annotated[
 
 
 class History(BaseModel):
-    """A page of a limit's log."""
+    """A page of a limit's log: transitions, and changes of reason that moved no state."""
 
     transitions: list[LimitTransition]
+    reason_changes: list[LimitReasonChange]
     next_after: int | None
 
 
@@ -92,7 +96,11 @@ def router(*, store: LimitsStore, board: AnswerBoard, drops: DropReportStore, ga
         scope: Scope = None,
         authorization: Authorization = None,
     ) -> dict[str, Any]:
-        """Why a meter stands, or stood at an instant, as it does: the transition with its evidence (L7)."""
+        """Why a meter stands, or stood at an instant, as it does (L7).
+
+        Without ``at`` by the facts and the rule of now, also if no state has changed since; with ``at`` by the newest
+        entry of the log at that instant. ``transition`` is the change that led to the state.
+        """
         caller = gate.admit(authorization)
         now = clock.now()
         instant = _utc(at, attr="at") or now
@@ -101,13 +109,16 @@ def router(*, store: LimitsStore, board: AnswerBoard, drops: DropReportStore, ga
         async with store.begin() as tx:
             limits = await known_limits(tx, caller, organization_id)
             _check_meter(limits, meter, scope)
-            log = await tx.transitions(organization_id, meter, scope=scope, as_of=None if at is None else instant)
+            log = await tx.log(organization_id, meter, scope=scope, as_of=None if at is None else instant)
+            present = None if at is not None else await present_reason(limits, meter, scope=scope, tx=tx, now=now)
         state = replay(log)
         if state is None:
             raise Problem(404, "no_decision", f"nothing had been decided by {instant.isoformat()}", attr="at")
-        evidence = log[-1].evidence
+        reason = _reason(log, state, present)
+        evidence = reason.evidence
         totals = await drops.totals(organization_id, start=evidence.period_start, end=evidence.period_end)
-        return {**_explanation(log[-1], state, instant=instant), "dropped": totals.get(meter)}
+        last = [entry for entry in log if isinstance(entry, Transition)][-1]
+        return {**_explanation(last, state, reason, instant=instant), "dropped": totals.get(meter)}
 
     @routes.get("/v1/limits/{organization_id}/history")
     async def show_history(
@@ -121,7 +132,7 @@ def router(*, store: LimitsStore, board: AnswerBoard, drops: DropReportStore, ga
         limit: Annotated[int, Query(ge=1, le=HISTORY_MAX)] = 100,
         authorization: Authorization = None,
     ) -> History:
-        """Transitions of a meter that happened in ``[from, to)``, oldest first, in pages."""
+        """What happened to a meter's limit in ``[from, to)``, oldest first, in pages."""
         caller = gate.admit(authorization)
         first, stop = _utc(start, attr="from"), _utc(end, attr="to")
         if first is not None and stop is not None and first >= stop:
@@ -129,22 +140,53 @@ def router(*, store: LimitsStore, board: AnswerBoard, drops: DropReportStore, ga
         async with store.begin() as tx:
             limits = await known_limits(tx, caller, organization_id)
             _check_meter(limits, meter, scope)
-            page = await tx.transitions_page(
+            page = await tx.log_page(
                 organization_id, meter, scope=scope, after=after, start=first, end=stop, at_most=limit
             )
         return History(
-            transitions=[wire.to_wire_transition(transition) for transition in page],
-            next_after=page[-1].sequence if len(page) == limit else None,
+            transitions=[wire.to_wire_transition(entry) for _, entry in page if isinstance(entry, Transition)],
+            reason_changes=[to_wire_reason(entry) for _, entry in page if isinstance(entry, ReasonChange)],
+            next_after=page[-1][0] if len(page) == limit else None,
         )
 
     return routes
 
 
-def _explanation(last: Transition, state: LimitState, *, instant: datetime) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Reason:
+    """The rule that decides, since when, and everything it looks at."""
+
+    rule: str
+    rule_version: int
+    since: datetime
+    sentence: str
+    evidence: Evidence
+
+
+def _reason(log: Sequence[LogEntry], state: LimitState, present: PresentReason | None) -> _Reason:
+    """By the facts of now where there are some, else by the log.
+
+    Where the facts of now say another state, which is about to be decided, the log says why the present one holds.
+    """
+    last = log[-1]
+    if present is None or present.decision.differs_from(state):
+        return _Reason(last.rule, last.rule_version, last.at, last.sentence, last.evidence)
+    decision = present.decision
+    is_new = decision.rule != last.rule and not decision.is_continuation
+    return _Reason(
+        rule=decision.rule if is_new else last.rule,
+        rule_version=decision.rule_version if is_new else last.rule_version,
+        since=present.evidence.evaluated_at if is_new else last.at,
+        sentence=decision.sentence,
+        evidence=present.evidence,
+    )
+
+
+def _explanation(last: Transition, state: LimitState, reason: _Reason, *, instant: datetime) -> dict[str, Any]:
     """The sentence for a person, the evidence for a machine, and where to read on."""
     organization, meter = quote(last.organization_id, safe=""), quote(last.usage_key, safe="")
     of_scope = "" if last.scope is None else f"&scope={quote(last.scope, safe='')}"
-    decided_at = quote(last.at.isoformat(), safe="")
+    decided_at = quote(reason.evidence.evaluated_at.isoformat(), safe="")
     return {
         "organization_id": last.organization_id,
         "usage_key": last.usage_key,
@@ -154,12 +196,16 @@ def _explanation(last: Transition, state: LimitState, *, instant: datetime) -> d
         "since": state.since,
         "limited_until": state.limited_until,
         "suspended_until": state.suspended_until,
-        "sentence": last.sentence,
+        "sentence": reason.sentence,
+        "rule": reason.rule,
+        "rule_version": reason.rule_version,
+        "rule_since": reason.since,
+        "evidence": wire.to_wire_evidence(reason.evidence),
         "transition": wire.to_wire_transition(last),
         "links": {
             "usage_as_of": f"/v1/usage/{organization}/as-of?meter={meter}&at={decided_at}",
             "usage_explain": f"/v1/usage/{organization}/explain?meter={meter}&at={decided_at}",
-            "rules": f"/v1/limits/rules/{last.rule_version}",
+            "rules": f"/v1/limits/rules/{reason.rule_version}",
             "history": f"/v1/limits/{organization}/history?meter={meter}{of_scope}",
         },
     }

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from quill_pricing.period import BillingSchedule
+from quill_pricing.billed_quantity import BillingTerms
+from quill_pricing.period import BillingPeriod, BillingSchedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,10 @@ class Entitlement:
         allowance: units that cost nothing, for the evidence.
         billing_limit_usd: whole dollars per billing period, ``None`` for none; for the evidence.
         trust_score: 0, 3, 7, 10 or 15; ``None`` when nobody has scored the customer.
+        product_key: the item it comes from.
+        terms: when the item was paid and up to which quota, since the billing period of the snapshot began (L12).
+        aggregation: ``last`` is a gauge, whose value is compared; everything else adds up.
+        carried: a gauge's value goes on into a billing period in which no event came.
     """
 
     usage_key: str
@@ -25,6 +30,25 @@ class Entitlement:
     subscribed: bool = False
     trust_score: int | None = None
     never_drop_data: bool = False
+    product_key: str = ""
+    terms: tuple[BillingTerms, ...] = ()
+    aggregation: str = "sum"
+    carried: bool = False
+
+    def terms_in(self, period: BillingPeriod, *, free_trial_until: datetime | None) -> tuple[BillingTerms, ...]:
+        """The terms for billing the period.
+
+        The end of a trial counts from its instant, also before a snapshot tells it. A snapshot that tells no changes
+        means that what holds now always held.
+        """
+        told = self.terms
+        if not told:
+            in_trial = free_trial_until is not None and period.start < free_trial_until
+            told = (BillingTerms(period.start, is_paid=self.subscribed and not in_trial, limit=self.quota),)
+        last = told[-1]
+        if self.subscribed and not last.is_paid and free_trial_until and free_trial_until > last.effective_at:
+            return (*told, BillingTerms(free_trial_until, is_paid=True, limit=self.quota))
+        return told
 
 
 @dataclass(frozen=True, slots=True)

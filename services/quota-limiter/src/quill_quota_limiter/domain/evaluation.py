@@ -9,8 +9,9 @@ from quill_pricing.money import Money
 from quill_pricing.period import BillingPeriod
 
 from quill_quota_limiter.domain.entitlement import Customer
-from quill_quota_limiter.domain.limit_decision import Decision, Inputs, decide
-from quill_quota_limiter.domain.limit_state import Evidence, LimitState, Transition, evolve
+from quill_quota_limiter.domain.limit_decision import FREE_TRIAL, Decision, Inputs, decide
+from quill_quota_limiter.domain.limit_log import LimitName, decided
+from quill_quota_limiter.domain.limit_state import Evidence, LimitState, LogEntry, ReasonChange, Transition
 from quill_quota_limiter.domain.meter_limit import MeterLimit
 from quill_quota_limiter.domain.organization_facts import OrganizationFacts
 from quill_quota_limiter.domain.organization_scopes import OrganizationScopes
@@ -48,6 +49,15 @@ class OrganizationLimits:
     spend_thresholds: Mapping[str, tuple[Money, ...]] = field(default_factory=dict)
     """Amounts of cost to tell about, by meter."""
 
+    def limit_of(self, usage_key: str, scope: str | None) -> MeterLimit:
+        """One limit: the organization's own, or that of a team or project.
+
+        Raises:
+            KeyError: it was never decided.
+        """
+        meters = self.meters if scope is None or self.scopes is None else self.scopes.limits[scope]
+        return meters[usage_key]
+
     @property
     def is_known(self) -> bool:
         """Whether the customer was ever heard of; before that nothing is decided."""
@@ -65,6 +75,8 @@ class Evaluation:
     transitions: tuple[Transition, ...]
     is_changed: bool
     reached: tuple[ThresholdReached, ...] = ()
+    reason_changes: tuple[ReasonChange, ...] = ()
+    """Limits whose rule is another one, in an unchanged state; recorded, and published with the states only."""
 
 
 def evaluate(
@@ -83,14 +95,12 @@ def evaluate(
     customer = facts.customer
     period = customer.schedule.period_containing(now)
     meters: dict[str, MeterLimit] = {}
-    transitions: list[Transition] = []
+    log: list[LogEntry] = []
     news: list[ThresholdReached] = []
     for usage_key in meters_of(limits, customer):
-        meters[usage_key], transition = _evaluate_meter(
-            limits, usage_key, facts=facts, rules=rules, period=period, now=now
-        )
-        if transition is not None:
-            transitions.append(transition)
+        meters[usage_key], entry = _evaluate_meter(limits, usage_key, facts=facts, rules=rules, period=period, now=now)
+        if entry is not None:
+            log.append(entry)
         meters[usage_key], reached_now = _tell(
             limits, usage_key, meters[usage_key], facts=facts, period=period, now=now
         )
@@ -100,7 +110,7 @@ def evaluate(
         scopes, moved = evaluate_scopes(
             limits.organization_id, scopes, facts=facts, rules=rules, period=period, now=now
         )
-        transitions += moved
+        log += moved
     evaluated = replace(
         limits,
         license_id=customer.license_id,
@@ -120,9 +130,10 @@ def evaluate(
                 (meter.state for meter in meters.values()), customer=customer, period=period, now=now
             ),
         ),
-        transitions=tuple(transitions),
+        transitions=tuple(entry for entry in log if isinstance(entry, Transition)),
         is_changed=is_changed,
         reached=tuple(news),
+        reason_changes=tuple(entry for entry in log if isinstance(entry, ReasonChange)),
     )
 
 
@@ -145,8 +156,8 @@ def _tell(
     known = limits.meters.get(usage_key) if limits.period_start == period.start else None
     told = known.told if known is not None and known.quota == meter.quota else ()
     told_spend = known.told_spend if known is not None else ()
-    inputs = facts.inputs(usage_key, period)
-    quota = inputs.entitlement.quota
+    inputs = facts.inputs(usage_key, period, now=now)
+    quota = meter.quota
     percents = reached(percents_for(usage_key, limits.thresholds), usage=inputs.usage, quota=quota)
     shares = [percent for percent in percents if percent not in told]
     amounts = spend_reached(limits.spend_thresholds.get(usage_key, ()), inputs, facts.prices.get(usage_key))
@@ -155,7 +166,6 @@ def _tell(
         ThresholdReached,
         organization_id=limits.organization_id,
         usage_key=usage_key,
-        usage=inputs.usage or 0,
         usage_revision=facts.usage.revision if facts.usage else 0,
         customer_revision=facts.customer.revision,
         period_start=period.start,
@@ -163,8 +173,9 @@ def _tell(
         at=now,
     )
     limit = inputs.entitlement.billing_limit_usd
-    news = [fact(percent=percent, quota=quota or 0, billing_limit_usd=limit) for percent in shares]
-    news += [fact(percent=100, quota=each.units, billing_limit_usd=None, spent=each) for each in spent]
+    used, billed = inputs.usage or 0, inputs.billed or 0
+    news = [fact(percent=percent, usage=used, quota=quota or 0, billing_limit_usd=limit) for percent in shares]
+    news += [fact(percent=100, usage=billed, quota=each.units, billing_limit_usd=None, spent=each) for each in spent]
     told_now = replace(meter, told=(*told, *shares), told_spend=(*told_spend, *(each.amount for each in spent)))
     return told_now, news
 
@@ -191,21 +202,21 @@ def _evaluate_meter(
     rules: RuleTable,
     period: BillingPeriod,
     now: datetime,
-) -> tuple[MeterLimit, Transition | None]:
+) -> tuple[MeterLimit, LogEntry | None]:
+    inputs = facts.inputs(usage_key, period, now=now)
     known = limits.meters.get(usage_key)
     previous = known.state if known else None
-    inputs = facts.inputs(usage_key, period)
     decision = decide(inputs, previous, rules=rules, now=now)
-    state, transition = previous, None
-    if decision.differs_from(previous):
-        evidence = evidence_of(inputs, previous, decision, facts=facts, now=now)
-        transition = _transition(limits.organization_id, usage_key, previous, decision, evidence)
-        state = evolve(previous, transition)
-    assert state is not None  # a decision always differs from no state at all
-    limit = MeterLimit(state, inputs.usage or 0, inputs.entitlement.quota, decision.rule, decision.rule_version)
-    if known is not None and transition is None and decision.is_continuation:
-        limit = replace(limit, rule=known.rule, rule_version=known.rule_version)
-    return limit, transition
+    # A running trial lifts the quota: there is none to show, and none to tell shares of.
+    quota = None if decision.rule == FREE_TRIAL else inputs.entitlement.quota
+    return decided(
+        known,
+        decision,
+        usage=inputs.usage or 0,
+        quota=quota,
+        evidence=lambda: evidence_of(inputs, previous, decision, facts=facts, now=now),
+        name=LimitName(limits.organization_id, usage_key),
+    )
 
 
 def evidence_of(
@@ -233,23 +244,5 @@ def evidence_of(
         evaluated_at=now,
         free_trial_until=inputs.free_trial_until,
         credit_balance_minor=inputs.credit_balance_minor,
-    )
-
-
-def _transition(
-    organization_id: str, usage_key: str, previous: LimitState | None, decision: Decision, evidence: Evidence
-) -> Transition:
-    return Transition(
-        organization_id=organization_id,
-        usage_key=usage_key,
-        sequence=(previous.sequence if previous else 0) + 1,
-        from_state=previous.name if previous else None,
-        to_state=decision.state,
-        at=evidence.evaluated_at,
-        limited_until=decision.limited_until,
-        suspended_until=decision.suspended_until,
-        rule=decision.rule,
-        rule_version=decision.rule_version,
-        sentence=decision.sentence,
-        evidence=evidence,
+        used=inputs.used if inputs.not_charged else None,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
+from quill_pricing.billed_quantity import MeteredUsage, billed_quantity, is_paid_in
 from quill_pricing.period import BillingPeriod
 
 from quill_quota_limiter.domain.entitlement import Entitlement
@@ -63,10 +64,13 @@ class Inputs:
 
     Attributes:
         entitlement: the meter's quota and what softens it.
-        usage: units used in ``period``, today included; ``None`` when no usage of the organization was ever heard of.
+        usage: units that the quota is compared with, today included: what is charged of ``period`` while the meter is
+            paid, everything used otherwise; ``None`` when no usage of the organization was ever heard of.
         period: the billing period that contains the instant of the decision.
         free_trial_until: exclusive end of the customer's free trial.
         credit_balance_minor: what is left of the customer's credits; ``None`` when no balance was ever heard of.
+        used: everything used in ``period``; ``None`` is the same as ``usage``.
+        greatest: the usage that a bill depends on; ``None`` is ``usage``, all in the period.
     """
 
     entitlement: Entitlement
@@ -74,6 +78,21 @@ class Inputs:
     period: BillingPeriod
     free_trial_until: datetime | None = None
     credit_balance_minor: int | None = None
+    used: int | None = None
+    greatest: MeteredUsage | None = None
+
+    @property
+    def billed(self) -> int | None:
+        """Units that the invoice would bill now (L12); ``None`` when the meter was not paid in the period."""
+        terms = self.entitlement.terms_in(self.period, free_trial_until=self.free_trial_until)
+        if not is_paid_in(terms, self.period):
+            return None
+        return billed_quantity(self.greatest or MeteredUsage(self.usage or 0), terms, self.period)
+
+    @property
+    def not_charged(self) -> int:
+        """Units used in the period that the quota is not compared with."""
+        return 0 if self.used is None or self.usage is None else self.used - self.usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +115,7 @@ def decide(inputs: Inputs, previous: LimitState | None, *, rules: RuleTable, now
     entitlement, period = inputs.entitlement, inputs.period
     special = rules.resource(entitlement.usage_key)
     grace_days = rules.grace_days(entitlement.usage_key, entitlement.trust_score)
-    outcome = _before_the_quota(inputs, rules, now=now) or _not_limited(entitlement, inputs.usage, rules)
+    outcome = _before_the_quota(inputs, rules, now=now) or _not_limited(inputs, rules)
     if outcome is None:
         is_of_this_period = previous is not None and previous.since >= period.start
         over = _over_quota(
@@ -107,7 +126,7 @@ def decide(inputs: Inputs, previous: LimitState | None, *, rules: RuleTable, now
             now=now,
             is_exempt=special.is_exempt,
         )
-        outcome = replace(over, why=f"{inputs.usage:,} of {entitlement.quota:,} used; {over.why}")
+        outcome = replace(over, why=f"{_so_far(inputs)}; {over.why}")
     return Decision(
         state=outcome.state,
         rule=outcome.rule,
@@ -135,8 +154,9 @@ def _before_the_quota(inputs: Inputs, rules: RuleTable, *, now: datetime) -> _Ou
     return None
 
 
-def _not_limited(entitlement: Entitlement, usage: int | None, rules: RuleTable) -> _Outcome | None:
+def _not_limited(inputs: Inputs, rules: RuleTable) -> _Outcome | None:
     """Rules 1 to 3: the reasons not to limit at all; ``None`` when there is none."""
+    entitlement, usage = inputs.entitlement, inputs.usage
     quota = entitlement.quota
     special = rules.resource(entitlement.usage_key)
     if quota is None:  # 1
@@ -144,13 +164,21 @@ def _not_limited(entitlement: Entitlement, usage: int | None, rules: RuleTable) 
     if usage is None:  # 1
         return _Outcome(NO_USAGE, "within", f"no usage has been reported yet; the quota is {quota:,}")
     name: StateName = "near" if usage * 100 >= quota * rules.near_percent else "within"
-    so_far = f"{usage:,} of {quota:,} used"
+    so_far = _so_far(inputs)
     if usage < quota + special.buffer:  # 2
         where = "below the quota" if usage < quota else f"inside the buffer of {special.buffer:,}"
         return _Outcome(UNDER_QUOTA, name, f"{so_far}, {where}")
     if entitlement.never_drop_data and not special.is_exempt:  # 3
         return _Outcome(NEVER_DROP_DATA, name, f"{so_far}, but this customer's data is never dropped")
     return None
+
+
+def _so_far(inputs: Inputs) -> str:
+    """Both numbers where they differ, so that a person can follow the decision (L7)."""
+    charged = f"{inputs.usage:,} of {inputs.entitlement.quota:,} used"
+    if not inputs.not_charged:
+        return charged
+    return f"{charged} ({inputs.used:,} in the billing period, of which {inputs.not_charged:,} are not charged)"
 
 
 def _over_quota(

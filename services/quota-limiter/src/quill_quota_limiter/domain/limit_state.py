@@ -78,6 +78,8 @@ class Evidence:
     free_trial_until: datetime | None = None
     credit_balance_minor: int | None = None
     scope: ScopeEvidence | None = None
+    used: int | None = None
+    """Everything used in the billing period, where ``usage``, which the quota was compared with, is another number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,35 @@ class Transition:
     sentence: str
     evidence: Evidence
     scope: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonChange:
+    """Another rule decides, and the state stays as it is: recorded so that the log says why at any instant (L7).
+
+    Attributes:
+        sequence: number of transitions so far, which this does not raise.
+        number: number of changes of reason so far, this one included.
+        state: what holds before and after.
+        from_rule: the reason before.
+    """
+
+    organization_id: str
+    usage_key: str
+    sequence: int
+    number: int
+    state: StateName
+    at: datetime
+    from_rule: str
+    rule: str
+    rule_version: int
+    sentence: str
+    evidence: Evidence
+    scope: str | None = None
+
+
+LogEntry = Transition | ReasonChange
+"""What the log of a limit holds, in order."""
 
 
 class BrokenSequence(ValueError):
@@ -126,13 +157,16 @@ def evolve(state: LimitState | None, transition: Transition) -> LimitState:
     )
 
 
-def replay(transitions: Iterable[Transition]) -> LimitState | None:
-    """The state a log leads to; ``None`` for an empty one.
+def replay(log: Iterable[LogEntry]) -> LimitState | None:
+    """The state a log leads to; ``None`` for an empty one. The last entry's rule is the reason.
 
     Raises:
         BrokenSequence: the log is not complete and in order.
     """
     state: LimitState | None = None
-    for transition in transitions:
-        state = evolve(state, transition)
+    for entry in log:
+        if isinstance(entry, Transition):
+            state = evolve(state, entry)
+        elif state is None or (entry.sequence, entry.state) != (state.sequence, state.name):
+            raise BrokenSequence(f"{entry.organization_id}/{entry.usage_key}: a reason of {entry.sequence} came late")
     return state

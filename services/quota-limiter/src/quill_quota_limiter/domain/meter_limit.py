@@ -20,3 +20,10 @@ class MeterLimit:
     """Percent of this quota that were told in this billing period."""
     told_spend: tuple[Money, ...] = ()
     """Amounts of cost that were told in this billing period."""
+    reasons: int = 0
+    """Changes of reason recorded so far."""
+
+    @property
+    def log_length(self) -> int:
+        """Entries of the limit's log: transitions and changes of reason."""
+        return self.state.sequence + self.reasons

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from quill_pricing.billed_quantity import quantity_against_limit
 from quill_pricing.period import BillingPeriod
 
 from quill_quota_limiter.domain.credit_balance import CreditBalance
@@ -26,20 +28,27 @@ class OrganizationFacts:
     scopes: ScopeFacts | None = None
     prices: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
-    def inputs(self, usage_key: str, period: BillingPeriod) -> Inputs:
-        """What one meter's decision looks at in ``period``.
+    def inputs(self, usage_key: str, period: BillingPeriod, *, now: datetime) -> Inputs:
+        """What one meter's decision looks at in ``period`` at ``now``.
 
-        An organization that reports has used nothing of a meter it does not mention; one that never reported is
-        unknown, and so is a balance that nobody has published.
+        A limit is compared with chargeable usage while the meter is paid, with all usage otherwise (D1). An
+        organization that reports has used nothing of a meter it does not mention; one that never reported is unknown,
+        and so is a balance that nobody has published.
         """
-        used = None
+        entitlement, trial_end = self.customer.entitlement(usage_key), self.customer.free_trial_until
+        compared = used = greatest = None
         if self.usage is not None:
-            quantities = self.usage.in_period(period.start)
-            used = quantities.quantities.get(usage_key, 0) if quantities else 0
+            metered = self.usage.metered(entitlement, period.start)
+            terms = entitlement.terms_in(period, free_trial_until=trial_end)
+            compared, used = quantity_against_limit(metered, terms, period, now=now), metered.total
+            if usage_key in self.prices:
+                greatest = self.usage.metered(entitlement, period.start, billed=True)
         return Inputs(
-            entitlement=self.customer.entitlement(usage_key),
-            usage=used,
+            entitlement=entitlement,
+            usage=compared,
             period=period,
-            free_trial_until=self.customer.free_trial_until,
+            free_trial_until=trial_end,
             credit_balance_minor=self.credits.balance_minor if self.credits else None,
+            used=used,
+            greatest=greatest,
         )

@@ -8,7 +8,8 @@ from quill_pricing.period import BillingPeriod
 
 from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.limit_decision import Decision
-from quill_quota_limiter.domain.limit_state import Evidence, LimitState, ScopeEvidence, TeamUsed, Transition, evolve
+from quill_quota_limiter.domain.limit_log import LimitName, decided
+from quill_quota_limiter.domain.limit_state import Evidence, LimitState, LogEntry, ScopeEvidence, TeamUsed
 from quill_quota_limiter.domain.meter_limit import MeterLimit
 from quill_quota_limiter.domain.organization_facts import OrganizationFacts
 from quill_quota_limiter.domain.organization_scopes import OrganizationScopes, ScopeFacts
@@ -26,27 +27,25 @@ def evaluate_scopes(
     rules: RuleTable,
     period: BillingPeriod,
     now: datetime,
-) -> tuple[OrganizationScopes, list[Transition]]:
+) -> tuple[OrganizationScopes, list[LogEntry]]:
     """Decide every meter of every scope, and release what was removed.
 
     Returns:
-        The scopes after it, and every change of a state.
+        The scopes after it, and every change of a state or its reason.
     """
     known = facts.scopes or ScopeFacts()
     in_force = scopes.settings.in_force({*known.tokens.values(), *known.usage})
     named = {scope.scope_id: scope for scope in in_force}
     limits: dict[str, dict[str, MeterLimit]] = {}
-    transitions: list[Transition] = []
+    log: list[LogEntry] = []
     for name in sorted({*named, *scopes.limits}):
         scope, before = named.get(name), scopes.limits.get(name, {})
         after = limits[name] = {}
         for usage_key in sorted({*before, *(scope.caps if scope else ())}):
-            evaluation = _Evaluation(
-                organization_id, name, usage_key, scope, scopes.settings, facts=facts, known=known, period=period
-            )
-            after[usage_key], transition = evaluation.run(before.get(usage_key), rules=rules, now=now)
-            if transition is not None:
-                transitions.append(transition)
+            meter = ScopeMeter(name, usage_key, scope, scopes.settings, facts=facts, known=known, period=period)
+            after[usage_key], entry = meter.run(organization_id, before.get(usage_key), rules=rules, now=now)
+            if entry is not None:
+                log.append(entry)
     teams = scopes_of_teams(in_force)
     return (
         OrganizationScopes(
@@ -55,16 +54,25 @@ def evaluate_scopes(
             teams=teams,
             tokens={token: team for token, team in sorted(known.tokens.items()) if team in teams},
         ),
-        transitions,
+        log,
     )
 
 
-class _Evaluation:
+def scope_meter(
+    name: str, usage_key: str, scopes: OrganizationScopes, *, facts: OrganizationFacts, period: BillingPeriod
+) -> "ScopeMeter":
+    """One meter of one scope with the facts of now."""
+    known = facts.scopes or ScopeFacts()
+    in_force = scopes.settings.in_force({*known.tokens.values(), *known.usage})
+    scope = next((each for each in in_force if each.scope_id == name), None)
+    return ScopeMeter(name, usage_key, scope, scopes.settings, facts=facts, known=known, period=period)
+
+
+class ScopeMeter:
     """One meter of one scope; ``scope`` none: it was removed."""
 
     def __init__(
         self,
-        organization_id: str,
         name: str,
         usage_key: str,
         scope: LimitScope | None,
@@ -74,7 +82,6 @@ class _Evaluation:
         known: ScopeFacts,
         period: BillingPeriod,
     ) -> None:
-        self._organization_id = organization_id
         self._settings = settings
         self._customer_revision = facts.customer.revision
         self._cap = scope.caps.get(usage_key) if scope is not None else None
@@ -82,51 +89,45 @@ class _Evaluation:
         self._used = used_by(scope.teams if scope is not None else (), usage_key, known.usage, period)
         self._inputs = scope_inputs(name, usage_key, scope, customer=facts.customer, known=known, period=period)
 
-    def run(self, known: MeterLimit | None, *, rules: RuleTable, now: datetime) -> tuple[MeterLimit, Transition | None]:
-        inputs = self._inputs
-        previous = known.state if known else None
-        decision = decide_scope(inputs, rules=rules)
-        state, transition = previous, None
-        if decision.differs_from(previous):
-            transition = self._transition(previous, decision, now)
-            state = evolve(previous, transition)
-        assert state is not None  # a decision always differs from no state at all
-        return MeterLimit(state, inputs.usage, inputs.quota, decision.rule, decision.rule_version), transition
+    def run(
+        self, organization_id: str, known: MeterLimit | None, *, rules: RuleTable, now: datetime
+    ) -> tuple[MeterLimit, LogEntry | None]:
+        """Decide it; returns the limit and what its log gets."""
+        decision = self.decide(rules)
+        return decided(
+            known,
+            decision,
+            usage=self._inputs.usage,
+            quota=self._inputs.quota,
+            evidence=lambda: self.evidence(known.state if known else None, decision, now=now),
+            name=LimitName(organization_id, self._inputs.usage_key, self._inputs.scope),
+        )
 
-    def _transition(self, previous: LimitState | None, decision: Decision, now: datetime) -> Transition:
+    def decide(self, rules: RuleTable) -> Decision:
+        """What holds now."""
+        return decide_scope(self._inputs, rules=rules)
+
+    def evidence(self, previous: LimitState | None, decision: Decision, *, now: datetime) -> Evidence:
+        """Every input of the decision (L7)."""
         inputs, cap = self._inputs, self._cap or Cap()
-        return Transition(
-            organization_id=self._organization_id,
-            usage_key=inputs.usage_key,
-            sequence=(previous.sequence if previous else 0) + 1,
-            from_state=previous.name if previous else None,
-            to_state=decision.state,
-            at=now,
-            limited_until=decision.limited_until,
-            suspended_until=None,
-            rule=decision.rule,
-            rule_version=decision.rule_version,
-            sentence=decision.sentence,
-            scope=inputs.scope,
-            evidence=Evidence(
-                usage=inputs.usage,
-                usage_revision=max((each.usage_revision for each in self._used.values()), default=0),
-                usage_as_of=None,
-                quota=inputs.quota,
-                allowance=self._allowance,
-                billing_limit_usd=None,
-                subscribed=False,
-                customer_revision=self._customer_revision,
-                trust_score=None,
-                never_drop_data=False,
-                buffer=decision.buffer,
-                grace_days=decision.grace_days,
-                period_start=inputs.period.start,
-                period_end=inputs.period.end,
-                previous=previous.name if previous else None,
-                evaluated_at=now,
-                scope=ScopeEvidence(self._settings.revision, cap.money_minor, cap.currency, self._used),
-            ),
+        return Evidence(
+            usage=inputs.usage,
+            usage_revision=max((each.usage_revision for each in self._used.values()), default=0),
+            usage_as_of=None,
+            quota=inputs.quota,
+            allowance=self._allowance,
+            billing_limit_usd=None,
+            subscribed=False,
+            customer_revision=self._customer_revision,
+            trust_score=None,
+            never_drop_data=False,
+            buffer=decision.buffer,
+            grace_days=decision.grace_days,
+            period_start=inputs.period.start,
+            period_end=inputs.period.end,
+            previous=previous.name if previous else None,
+            evaluated_at=now,
+            scope=ScopeEvidence(self._settings.revision, cap.money_minor, cap.currency, self._used),
         )
 
 

@@ -84,7 +84,7 @@ def evaluate_shadow(
         known = before.meters.get(usage_key)
         live_previous = known.state if known else None
         previous = shadow.states.get(usage_key, live_previous)
-        inputs = facts.inputs(usage_key, period)
+        inputs = facts.inputs(usage_key, period, now=now)
         decision = decide(inputs, previous, rules=rules, now=now)
         state = previous
         if state is None or decision.differs_from(previous):

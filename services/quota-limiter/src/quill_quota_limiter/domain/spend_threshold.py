@@ -66,18 +66,14 @@ def spend_reached(
 
 
 def spend_of(inputs: Inputs, price: Price) -> Money:
-    """What the period's usage costs on the terms of now, tiers and free units included.
+    """What the invoice would ask for the period's usage now, tiers and free units included (L12).
 
-    Whoever has no subscription pays nothing, and nobody pays for more than the quota (L12). The free allowance is part
-    of the price, whose first units cost nothing. Each tier's line is rounded once, half up, as on the invoice (L11). A
-    meter of which nothing is reported costs what a usage of 0 costs: the flat amount of the first tier, if it has one.
+    A meter that was not paid at any time of the period costs nothing; one that was cancelled in it still costs what was
+    used before. Each tier's line is rounded once, half up, as on the invoice (L11). A paid meter of which nothing is
+    reported costs what a usage of 0 costs: the flat amount of the first tier, if it has one.
     """
-    entitlement = inputs.entitlement
-    if not entitlement.subscribed:
-        return Money.zero(price.currency)
-    used = inputs.usage or 0
-    billed = used if entitlement.quota is None else min(used, entitlement.quota)
-    return Money(amount_minor(price, billed), price.currency)
+    billed = inputs.billed
+    return Money.zero(price.currency) if billed is None else Money(amount_minor(price, billed), price.currency)
 
 
 def check_amounts(

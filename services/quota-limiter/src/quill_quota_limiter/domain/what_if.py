@@ -107,14 +107,13 @@ def forecast(
     until = present.end
     for _ in range(periods - 1):
         until = schedule.period_containing(until).end
-    used_now = facts.inputs(usage_key, present).usage or 0
     steps: list[Step] = []
     state, at = previous, now
     for _ in range(STEPS_PER_PERIOD_MAX * periods):
         period = schedule.period_containing(at)
-        since, base = (now, used_now) if period == present else (period.start, 0)
+        since, base = _counted_from(facts, usage_key, period, at=at, now=now)
         used = base + rate.units_after(at - since)
-        inputs = replace(facts.inputs(usage_key, period), usage=used)
+        inputs = replace(facts.inputs(usage_key, period, now=at), usage=used, used=None)
         decision = decide(inputs, state, rules=rules, now=at)
         if not steps or decision.differs_from(state):
             steps.append(Step(at, used, decision))
@@ -130,6 +129,22 @@ def forecast(
         if at >= until:
             break
     return Forecast(tuple(steps), rate, until)
+
+
+def _counted_from(
+    facts: OrganizationFacts, usage_key: str, period: BillingPeriod, *, at: datetime, now: datetime
+) -> tuple[datetime, int]:
+    """Since when usage at ``at`` grows at the rate, and what the quota was compared with then.
+
+    Where a trial of a subscribed meter ends, chargeable usage begins to count.
+    """
+    trial_end = facts.customer.free_trial_until
+    is_subscribed = facts.customer.entitlement(usage_key).subscribed
+    if is_subscribed and trial_end is not None and max(now, period.start) < trial_end <= at:
+        return trial_end, facts.inputs(usage_key, period, now=trial_end).usage or 0
+    if now in period:
+        return now, facts.inputs(usage_key, period, now=now).usage or 0
+    return period.start, 0
 
 
 def _thresholds(inputs: Inputs, rules: RuleTable) -> Iterator[int]:

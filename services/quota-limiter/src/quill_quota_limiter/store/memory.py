@@ -10,24 +10,25 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from quill_runtime.event_store import Append, MemoryEventStream, NewEvent, StoredEvent
+from quill_runtime.event_store import MemoryEventStream, NewEvent, StoredEvent
 from quill_runtime.publisher import Outgoing
 
 from quill_quota_limiter import wire
 from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer
 from quill_quota_limiter.domain.evaluation import Evaluation, OrganizationLimits
-from quill_quota_limiter.domain.limit_state import Transition
+from quill_quota_limiter.domain.limit_state import LogEntry
 from quill_quota_limiter.domain.period_usage import OrganizationUsage
 from quill_quota_limiter.domain.project_marks import ProjectTokens, marks_of
 from quill_quota_limiter.domain.quota_answer import OrganizationStanding, standing_of
 from quill_quota_limiter.domain.team_usage import TeamUsage
 from quill_quota_limiter.domain.threshold import ThresholdReached
 from quill_quota_limiter.ports import BoardReading, BoardUnavailable, TokensOf
-from quill_quota_limiter.store.limit_streams import stream_of
+from quill_quota_limiter.store.limit_streams import appends_of, stream_of
 from quill_quota_limiter.store.memory_rules import MemoryRulebook, RulebookRows
 from quill_quota_limiter.store.memory_webhooks import MemoryWebhooks, WebhookRows
 from quill_quota_limiter.store.webhook_facts import plan_deliveries
+from quill_quota_limiter.wire import limit_log
 
 
 @dataclass(slots=True)
@@ -157,12 +158,7 @@ class MemoryLimitsTransaction:
         transitions = [transition for evaluation in evaluations for transition in evaluation.transitions]
         for evaluation in evaluations:
             self.rows.limits[evaluation.limits.organization_id] = evaluation.limits
-        await self._events.append_all(
-            [
-                Append(stream_of(t.organization_id, t.usage_key, t.scope), t.sequence - 1, [wire.to_event(t)])
-                for t in transitions
-            ]
-        )
+        await self._events.append_all([each for evaluation in evaluations for each in appends_of(evaluation)])
         changed = [evaluation.limits for evaluation in evaluations if evaluation.is_changed]
         self.rows.outbox += [
             *map(wire.to_wire_transition_message, transitions),
@@ -238,13 +234,13 @@ class MemoryLimitsTransaction:
     async def active_token_owners(self, tokens: Collection[str]) -> dict[str, str]:
         return {token: self.rows.tokens[token][0] for token in tokens if self.rows.tokens.get(token, ("", False))[1]}
 
-    async def transitions(
+    async def log(
         self, organization_id: str, usage_key: str, *, scope: str | None = None, as_of: datetime | None = None
-    ) -> list[Transition]:
+    ) -> list[LogEntry]:
         stored = await self._events.read(stream_of(organization_id, usage_key, scope), as_of=as_of)
-        return [wire.from_event(event) for event in stored]
+        return [limit_log.from_event(event) for event in stored]
 
-    async def transitions_page(
+    async def log_page(
         self,
         organization_id: str,
         usage_key: str,
@@ -254,11 +250,11 @@ class MemoryLimitsTransaction:
         start: datetime | None,
         end: datetime | None,
         at_most: int,
-    ) -> list[Transition]:
+    ) -> list[tuple[int, LogEntry]]:
         stored = await self._events.page(
             stream_of(organization_id, usage_key, scope), after=after, start=start, end=end, at_most=at_most
         )
-        return [wire.from_event(event) for event in stored]
+        return [(event.version, limit_log.from_event(event)) for event in stored]
 
 
 class MemoryBoard:

@@ -9,7 +9,7 @@ import msgspec
 from quill_pricing.money import Money
 from quill_pricing.period import BillingSchedule, Interval
 from quill_runtime.database import Database, Transaction
-from quill_runtime.event_store import Append, NewEvent, PostgresEventStream, StoredEvent
+from quill_runtime.event_store import NewEvent, PostgresEventStream, StoredEvent
 from quill_runtime.outbox import Outbox
 from sqlalchemy import Row, Text, and_, bindparam, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
@@ -18,18 +18,19 @@ from quill_quota_limiter import wire
 from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer, Entitlement
 from quill_quota_limiter.domain.evaluation import Evaluation, OrganizationLimits
-from quill_quota_limiter.domain.limit_state import Transition
+from quill_quota_limiter.domain.limit_state import LogEntry
 from quill_quota_limiter.domain.meter_limit import MeterLimit
 from quill_quota_limiter.domain.organization_scopes import OrganizationScopes
 from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
 from quill_quota_limiter.domain.rule_table import RuleTable
 from quill_quota_limiter.domain.threshold import ThresholdReached
 from quill_quota_limiter.store import statements, tables
-from quill_quota_limiter.store.limit_streams import stream_of
+from quill_quota_limiter.store.limit_streams import appends_of, stream_of
 from quill_quota_limiter.store.rules import PostgresRulebook
 from quill_quota_limiter.store.team_rows import TeamRows
 from quill_quota_limiter.store.webhook_facts import plan_deliveries
 from quill_quota_limiter.store.webhooks import PostgresWebhooks
+from quill_quota_limiter.wire import limit_log
 
 REACHED_PAGE = 1_000
 """Rows of told thresholds per statement."""
@@ -202,16 +203,7 @@ class PostgresLimitsTransaction(TeamRows):
             return
         await self._connection.execute(statements.SAVE_LIMITS, _columns_of([each.limits for each in evaluations]))
         transitions = [transition for evaluation in evaluations for transition in evaluation.transitions]
-        await self._events.append_all(
-            [
-                Append(
-                    stream=stream_of(transition.organization_id, transition.usage_key, transition.scope),
-                    expected_version=transition.sequence - 1,
-                    events=[wire.to_event(transition)],
-                )
-                for transition in transitions
-            ]
-        )
+        await self._events.append_all([each for evaluation in evaluations for each in appends_of(evaluation)])
         changed = [evaluation.limits for evaluation in evaluations if evaluation.is_changed]
         news = await self._keep_reached([each for evaluation in evaluations for each in evaluation.reached])
         await self._outbox.add(
@@ -305,13 +297,13 @@ class PostgresLimitsTransaction(TeamRows):
         )
         return [_limits(row) for row in rows]
 
-    async def transitions(
+    async def log(
         self, organization_id: str, usage_key: str, *, scope: str | None = None, as_of: datetime | None = None
-    ) -> list[Transition]:
+    ) -> list[LogEntry]:
         stored = await self._events.read(stream_of(organization_id, usage_key, scope), as_of=as_of)
-        return [wire.from_event(event) for event in stored]
+        return [limit_log.from_event(event) for event in stored]
 
-    async def transitions_page(
+    async def log_page(
         self,
         organization_id: str,
         usage_key: str,
@@ -321,11 +313,11 @@ class PostgresLimitsTransaction(TeamRows):
         start: datetime | None,
         end: datetime | None,
         at_most: int,
-    ) -> list[Transition]:
+    ) -> list[tuple[int, LogEntry]]:
         stored = await self._events.page(
             stream_of(organization_id, usage_key, scope), after=after, start=start, end=end, at_most=at_most
         )
-        return [wire.from_event(event) for event in stored]
+        return [(event.version, limit_log.from_event(event)) for event in stored]
 
 
 _NOT_FOR_DECISIONS = frozenset({"tokens", "prices", "teams"})

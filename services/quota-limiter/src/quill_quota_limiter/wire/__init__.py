@@ -1,6 +1,7 @@
 """Messages and HTTP models to domain values, and back."""
 
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 import structlog
 from prometheus_client import Counter
@@ -11,19 +12,19 @@ from quill_contracts.limits import LimitEvidence, LimitStates, LimitTransition
 from quill_contracts.limits import ThresholdReached as WireThresholdReached
 from quill_contracts.subscriptions import CustomerSnapshot, SubscriptionItem
 from quill_contracts.usage import PeriodUsage, PeriodUsageSnapshot
+from quill_pricing.billed_quantity import BillingTerms
 from quill_pricing.money import Money
 from quill_pricing.period import BillingSchedule, Interval
 from quill_pricing.price import price_from_document
 from quill_pricing.quota import quota_for
 from quill_runtime.consumption import Rejected
-from quill_runtime.event_store import NewEvent, StoredEvent
 from quill_runtime.publisher import Outgoing
 
 from quill_quota_limiter.domain.credit_balance import CreditBalance
 from quill_quota_limiter.domain.entitlement import Customer, Entitlement, tightest
 from quill_quota_limiter.domain.evaluation import OrganizationLimits
 from quill_quota_limiter.domain.limit_state import Evidence, Transition
-from quill_quota_limiter.domain.period_usage import OrganizationUsage, PeriodQuantities
+from quill_quota_limiter.domain.period_usage import CutQuantities, OrganizationUsage, PeriodQuantities
 from quill_quota_limiter.domain.threshold import ThresholdReached
 from quill_quota_limiter.wire.scope_states import (
     from_wire_scope_evidence,
@@ -32,8 +33,6 @@ from quill_quota_limiter.wire.scope_states import (
     to_wire_state,
 )
 
-EVENT_TYPE: Final = "limit_changed"
-ACTOR: Final = "quota-limiter"
 CENTS_PER_DOLLAR: Final = 100
 
 QUOTA_MISMATCHES = Counter(
@@ -55,25 +54,25 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Customer:
         raise Rejected(
             "invalid_schedule", str(error), attribute="schedule", subject=snapshot.organization_id
         ) from error
+    entitlements = tightest(
+        [
+            _entitlement(snapshot, number, item, item.usage_key)
+            for number, item in enumerate(snapshot.items)
+            if item.usage_key is not None
+        ]
+    )
+    prices = {item.product_key: item.price for item in snapshot.items}
     return Customer(
         organization_id=snapshot.organization_id,
         revision=snapshot.revision,
         license_id=snapshot.license_id,
         schedule=schedule,
-        entitlements=tightest(
-            [
-                _entitlement(snapshot, number, item, item.usage_key)
-                for number, item in enumerate(snapshot.items)
-                if item.usage_key is not None
-            ]
-        ),
+        entitlements=entitlements,
         tokens=frozenset(project.api_token for project in snapshot.projects),
         teams={project.api_token: project.team_id for project in snapshot.projects},
         free_trial_until=snapshot.free_trial_until,
         prices={
-            item.usage_key: item.price.model_dump(mode="json", exclude_none=True)
-            for item in snapshot.items
-            if item.usage_key is not None
+            each.usage_key: prices[each.product_key].model_dump(mode="json", exclude_none=True) for each in entitlements
         },
     )
 
@@ -84,7 +83,10 @@ def from_wire_credits(message: WireCreditBalance) -> CreditBalance:
 
 
 def from_wire_usage(snapshot: PeriodUsageSnapshot) -> OrganizationUsage:
-    """Quantities that limits are compared with: complete days and today together (L6), never the maximum."""
+    """Quantities that limits are compared with: complete days and today together (L6).
+
+    The greatest ever published is kept beside them where it differs; only what usage costs depends on it (L3).
+    """
     return OrganizationUsage(
         organization_id=snapshot.organization_id,
         revision=snapshot.revision,
@@ -112,7 +114,6 @@ def to_wire_states(limits: OrganizationLimits) -> LimitStates:
 
 def to_wire_transition(transition: Transition) -> LimitTransition:
     """The message of ``limits.transitions.v1``."""
-    evidence = transition.evidence
     return LimitTransition(
         organization_id=transition.organization_id,
         usage_key=transition.usage_key,
@@ -126,49 +127,45 @@ def to_wire_transition(transition: Transition) -> LimitTransition:
         rule_version=transition.rule_version,
         sentence=transition.sentence,
         scope=transition.scope,
-        evidence=LimitEvidence(
-            usage=evidence.usage,
-            usage_revision=evidence.usage_revision,
-            usage_as_of=evidence.usage_as_of,
-            quota=evidence.quota,
-            allowance=evidence.allowance,
-            billing_limit_usd=evidence.billing_limit_usd,
-            subscribed=evidence.subscribed,
-            customer_revision=evidence.customer_revision,
-            trust_score=evidence.trust_score,
-            never_drop_data=evidence.never_drop_data,
-            buffer=evidence.buffer,
-            grace_days=evidence.grace_days,
-            period_start=evidence.period_start,
-            period_end=evidence.period_end,
-            previous=evidence.previous,
-            evaluated_at=evidence.evaluated_at,
-            free_trial_until=evidence.free_trial_until,
-            credit_balance_minor=evidence.credit_balance_minor,
-            scope=None if evidence.scope is None else to_wire_scope_evidence(evidence.scope),
-        ),
+        evidence=to_wire_evidence(transition.evidence),
+    )
+
+
+def to_wire_evidence(evidence: Evidence) -> LimitEvidence:
+    """Every input of a decision as it is published."""
+    return LimitEvidence(
+        usage=evidence.usage,
+        used=evidence.used,
+        usage_revision=evidence.usage_revision,
+        usage_as_of=evidence.usage_as_of,
+        quota=evidence.quota,
+        allowance=evidence.allowance,
+        billing_limit_usd=evidence.billing_limit_usd,
+        subscribed=evidence.subscribed,
+        customer_revision=evidence.customer_revision,
+        trust_score=evidence.trust_score,
+        never_drop_data=evidence.never_drop_data,
+        buffer=evidence.buffer,
+        grace_days=evidence.grace_days,
+        period_start=evidence.period_start,
+        period_end=evidence.period_end,
+        previous=evidence.previous,
+        evaluated_at=evidence.evaluated_at,
+        free_trial_until=evidence.free_trial_until,
+        credit_balance_minor=evidence.credit_balance_minor,
+        scope=None if evidence.scope is None else to_wire_scope_evidence(evidence.scope),
     )
 
 
 def from_wire_transition(message: LimitTransition) -> Transition:
     """The transition a message tells of."""
-    evidence = message.evidence
-    scope = None if evidence.scope is None else from_wire_scope_evidence(evidence.scope)
-    return Transition(
-        **message.model_dump(exclude={"evidence"}),
-        evidence=Evidence(**evidence.model_dump(exclude={"scope"}), scope=scope),
-    )
+    return Transition(**message.model_dump(exclude={"evidence"}), evidence=from_wire_evidence(message.evidence))
 
 
-def to_event(transition: Transition) -> NewEvent:
-    """The stored form of a transition is its message, so the log reads the same inside and outside."""
-    data: dict[str, Any] = to_wire_transition(transition).model_dump(mode="json")
-    return NewEvent(type=EVENT_TYPE, data=data, actor=ACTOR, occurred_at=transition.at)
-
-
-def from_event(event: StoredEvent) -> Transition:
-    """The transition a stored event holds."""
-    return from_wire_transition(LimitTransition.model_validate(event.data))
+def from_wire_evidence(message: LimitEvidence) -> Evidence:
+    """The evidence a message tells of."""
+    scope = None if message.scope is None else from_wire_scope_evidence(message.scope)
+    return Evidence(**message.model_dump(exclude={"scope"}), scope=scope)
 
 
 def to_wire_transition_message(transition: Transition) -> Outgoing:
@@ -246,15 +243,36 @@ def _entitlement(snapshot: CustomerSnapshot, number: int, item: SubscriptionItem
         subscribed=item.subscribed,
         trust_score=snapshot.trust_scores.get(usage_key),
         never_drop_data=snapshot.never_drop_data,
+        product_key=item.product_key,
+        terms=_terms(item, snapshot.period.start),
+        aggregation=item.aggregation,
+        carried=item.carried,
     )
 
 
+def _terms(item: SubscriptionItem, since: datetime) -> tuple[BillingTerms, ...]:
+    """What held in the snapshot's billing period and later: limits look at no earlier one."""
+    terms = [BillingTerms(change.at, is_paid=change.paid, limit=change.quota) for change in item.changes]
+    earlier = [each for each in terms if each.effective_at <= since]
+    return (*earlier[-1:], *(each for each in terms if each.effective_at > since))
+
+
 def _quantities(period: PeriodUsage) -> PeriodQuantities:
+    quantities = {
+        usage_key: min(meter.complete + meter.partial, QUANTITY_MAX) for usage_key, meter in period.meters.items()
+    }
     return PeriodQuantities(
         period_start=period.period_start,
         period_end=period.period_end,
         as_of=period.as_of,
-        quantities={
-            usage_key: min(meter.complete + meter.partial, QUANTITY_MAX) for usage_key, meter in period.meters.items()
+        quantities=quantities,
+        cuts=tuple(
+            CutQuantities(cut.at, {key: min(used, QUANTITY_MAX) for key, used in cut.used.items()})
+            for cut in period.cuts
+        ),
+        maxima={
+            usage_key: meter.maximum
+            for usage_key, meter in period.meters.items()
+            if meter.maximum != quantities[usage_key]
         },
     )

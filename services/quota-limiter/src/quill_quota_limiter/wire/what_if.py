@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from quill_contracts.identifiers import QUANTITY_MAX, Instant, Quantity, UsageKey
+from quill_pricing.billed_quantity import BillingTerms
 from quill_pricing.money import Money
 from quill_pricing.price import price_from_document
 from quill_pricing.quota import quota_for
@@ -76,14 +77,19 @@ def assume(
         PriceUnknown: a billing limit or a subscription is assumed and the price is not known.
     """
     customer = facts.customer
+    trial_end = asked.free_trial_until if asked.names("free_trial_until") else customer.free_trial_until
     entitlement = _entitlement(asked, customer.entitlement(asked.meter), price)
+    period = customer.schedule.period_containing(now)
+    told = customer.entitlement(asked.meter).terms_in(period, free_trial_until=customer.free_trial_until)
+    is_paid = entitlement.subscribed and (trial_end is None or trial_end <= now)
+    assumed_terms = BillingTerms(now, is_paid=is_paid, limit=entitlement.quota)
+    before = tuple(each for each in told if each.effective_at < now)
+    entitlement = replace(entitlement, terms=(*before, assumed_terms))
     others = tuple(each for each in customer.entitlements if each.usage_key != asked.meter)
     customer = replace(customer, entitlements=(*others, entitlement))
-    if asked.names("free_trial_until"):
-        customer = replace(customer, free_trial_until=asked.free_trial_until)
+    customer = replace(customer, free_trial_until=trial_end)
     usage, balance = facts.usage, facts.credits
     if asked.usage is not None:
-        period = customer.schedule.period_containing(now)
         known = usage.in_period(period.start) if usage else None
         known = known or PeriodQuantities(period.start, period.end, now, {})
         used = replace(known, as_of=now, quantities={**known.quantities, asked.meter: asked.usage})
