@@ -65,6 +65,16 @@ def test_usage_in_a_trial_is_never_charged(make_terms):
     assert (statement.billed[0].quantity, statement.total_minor) == (100_000, 0)
 
 
+def test_a_trial_that_a_missed_version_ended_does_not_end_again(make_terms, make_item):
+    """K11's kind: cancelled in the trial on the 10th, which only the changes of the newest version tell."""
+    trial = make_terms(revision=1, free_trial_until=day(20))
+    told = [{"at": day(1), "paid": False}, {"at": day(10), "paid": False, "quota": 1_000_000}]
+    items = [make_item(subscribed=False, quota=1_000_000, changes=told)]
+    later = make_terms(revision=3, effective_at=day(25), has_active_subscription=False, items=items)
+    history = TermsHistory.of([trial, later])
+    assert not any(terms.is_paid for terms in history.billing_terms("product_analytics"))
+
+
 def test_a_subscription_whose_trial_lasts_bills_nothing(make_terms, make_item):
     """K11's kind: also no flat fee of a first tier, which is owed at zero usage (K3)."""
     tiers = [{"up_to": 5, "unit_amount": "5", "flat_amount": "10"}, {"unit_amount": "3"}]

@@ -33,19 +33,14 @@ def licensed_steps(history: TermsHistory, product_key: str) -> tuple[LicensedSte
     """What was held of a licensed product over time, oldest first.
 
     Each version of the terms tells the item's changes of the last billing periods, so a version that never arrived
-    (a compacted topic keeps the newest) is not missed. Its own instant says what holds since. The newest version also
-    tells the end of its trial; for an older one later versions say what became of it.
+    (a compacted topic keeps the newest) is not missed.
     """
     held: dict[datetime, int] = {}
     for terms in history.versions:
         item = terms.item(product_key)
         for change in () if item is None or item.is_metered else item.changes:
             held[change.at] = _quantity(change.quantity) if change.paid else 0
-    instants = {terms.effective_at for terms in history.versions}
-    trial_end = history.versions[-1].free_trial_until
-    if trial_end is not None and trial_end > history.versions[-1].effective_at:
-        instants.add(trial_end)
-    for instant in instants:
+    for instant in history.own_instants:
         in_force = history.at(instant)
         if in_force is not None:
             held[instant] = _held(in_force, product_key, instant)

@@ -200,19 +200,31 @@ class TermsHistory:
                 found.append((instant, terms))
         return tuple(found)
 
+    @property
+    def own_instants(self) -> frozenset[datetime]:
+        """The instants from which a version says by itself what holds: when it took force, and the end of its trial.
+
+        The end of a trial counts in the newest version only. For an older one later versions tell what became of it,
+        and one of them may never have arrived.
+        """
+        instants = {terms.effective_at for terms in self.versions}
+        newest = self.versions[-1] if self.versions else None
+        if newest is not None and newest.free_trial_until is not None and newest.is_in_trial(newest.effective_at):
+            instants.add(newest.free_trial_until)
+        return frozenset(instants)
+
     def billing_terms(self, product_key: str) -> tuple[BillingTerms, ...]:
         """When a metered product was paid, and its limits over time, oldest first (L12).
 
         Each version tells the item's changes of the last billing periods, so that one that never arrived (a compacted
-        topic keeps the newest) is not missed. Its own instant and the end of its trial say what holds since.
+        topic keeps the newest) is not missed.
         """
         held: dict[datetime, BillingTerms] = {}
         for terms in self.versions:
             item = terms.item(product_key)
             for change in () if item is None else item.changes:
                 held[change.at] = BillingTerms(change.at, is_paid=change.paid, limit=change.quota)
-        trial_ends = (terms.free_trial_until for terms in self.versions)
-        for instant in {*(terms.effective_at for terms in self.versions), *(end for end in trial_ends if end)}:
+        for instant in self.own_instants:
             in_force = self.at(instant)
             if in_force is not None:
                 held[instant] = in_force.billing_terms(product_key, instant)
