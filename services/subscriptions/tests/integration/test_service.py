@@ -1,14 +1,15 @@
 """The whole service on real Kafka and Postgres."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from quill_contracts import topics
 from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
-from quill_contracts.usage import MeterUsage, PeriodUsage, PeriodUsageSnapshot
+from quill_contracts.usage import MeterUsage, PeriodUsage, PeriodUsageSnapshot, UsageCut
 
 pytestmark = pytest.mark.integration
 
@@ -46,13 +47,21 @@ async def test_the_loop_of_a_customer(run_service: Any) -> None:
         limited = await running.http.patch(
             "/api/billing", headers=running.signed(), json={"custom_limits_usd": {"events": 393}}
         )
-        values = await running.published(topics.CUSTOMERS.name, org, 3)
-        registered, subscribed, capped = [CustomerSnapshot.from_bytes(value) for value in values]
-        assert [s.revision for s in (registered, subscribed, capped)] == [1, 2, 3]
+        for _ in range(2):  # a repeat changes nothing
+            seated = await running.http.post(
+                f"/v1/customers/{org}/subscription/quantities",
+                headers=running.operator,
+                json={"quantities": {"seats": 5}},
+            )
+            assert seated.status_code == 200, seated.text
+        values = await running.published(topics.CUSTOMERS.name, org, 4)
+        registered, subscribed, capped, more = [CustomerSnapshot.from_bytes(value) for value in values]
+        assert [s.revision for s in (registered, subscribed, capped, more)] == [1, 2, 3, 4]
         assert not registered.has_active_subscription
         items = {item.product_key: item for item in capped.items}
         assert subscribed.has_active_subscription
         assert items["seats"].quantity == 3
+        assert next(item for item in more.items if item.product_key == "seats").quantity == 5
         quota = limited.json()["customer"]["usage_summary"]["events"]["limit"]
         assert items["product_analytics"].quota == quota
         assert capped.schedule == registered.schedule, "a subscription keeps the schedule"
@@ -62,6 +71,7 @@ async def test_the_loop_of_a_customer(run_service: Any) -> None:
             period_end=registered.period.end,
             as_of=datetime.now(UTC),
             meters={"events": MeterUsage(complete=2_000_000, partial=10, maximum=2_000_010)},
+            cuts=[UsageCut(at=at, used={"events": 0}) for at in more.cuts],
         )
         await running.publish(
             topics.PERIOD_USAGE.name, org, PeriodUsageSnapshot(organization_id=org, revision=1, periods=[usage])
@@ -73,7 +83,9 @@ async def test_the_loop_of_a_customer(run_service: Any) -> None:
 
         customer = await running.until(seen)
         assert customer["usage_summary"]["events"] == {"usage": 2_000_000, "limit": quota}
-        assert customer["current_total_amount_usd"] == "110.00", "50.00 of events and three seats"
+        seats = _prorated("60.00", subscribed, subscribed.effective_at)
+        seats += _prorated("40.00", subscribed, more.effective_at)
+        assert customer["current_total_amount_usd"] == str(50 + seats), "50.00 of events, three seats, then five"
 
         cancelled = await running.http.delete(f"/v1/customers/{org}/subscription", headers=running.operator)
         assert cancelled.json()["has_active_subscription"] is False
@@ -82,8 +94,16 @@ async def test_the_loop_of_a_customer(run_service: Any) -> None:
             "CustomerRegistered",
             "SubscriptionStarted",
             "BillingLimitsChanged",
+            "QuantitiesChanged",
             "SubscriptionCancelled",
         ]
+
+
+def _prorated(monthly: str, snapshot: CustomerSnapshot, since: datetime) -> Decimal:
+    """What a month's price costs from ``since`` to the end of the period, in whole cents."""
+    left, whole = snapshot.period.end - since, snapshot.period.end - snapshot.period.start
+    tick = timedelta(microseconds=1)
+    return (Decimal(monthly) * (left // tick) / (whole // tick)).quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 
 async def test_the_catalog_is_published_once_per_content(run_service: Any) -> None:
