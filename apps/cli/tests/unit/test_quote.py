@@ -101,6 +101,14 @@ def test_another_catalog_is_quoted_in_its_own_currency(catalog_file):
         assert text in table
 
 
+def test_nothing_used_is_quoted_with_the_flat_fee_of_the_first_tier(catalog_file):
+    """K3: a tier may have a flat amount alone, and it is owed without usage."""
+    only_flat = CATALOG.replace('unit_amount = "0.015"', 'flat_amount = "49.00"').replace("UNIT_AMOUNT", "0.5")
+    document = quoted("tea", "0", "--catalog", catalog_file(only_flat))
+    assert (document["amount_eur"], [line["kind"] for line in document["lines"]]) == ("49.00", ["flat_fee"])
+    assert "tier 1 fee" in quill("quote", "tea", "0", "--catalog", catalog_file(only_flat)).stdout
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

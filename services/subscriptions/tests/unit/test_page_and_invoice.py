@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quill_contracts.catalog_file import load_catalog
 from quill_pricing.money import Money
-from quill_pricing.price import FlatPrice, GraduatedPrice
+from quill_pricing.price import FlatPrice, GraduatedPrice, price_from_document
+from quill_pricing.rating import rate
 from quill_pricing.tiers import Tier
 from quill_subscriptions.domain.billing_limits import BillingLimits
 from quill_subscriptions.domain.catalog import Catalog
@@ -18,6 +19,7 @@ from quill_subscriptions.domain.entitlements import Published, entitle
 from quill_subscriptions.domain.standing import ProductStanding, Standing, stand
 from quill_subscriptions.domain.usage import MeterUsage, PeriodUsage, UsageCut, UsageSnapshot
 from quill_subscriptions.wire.catalog import catalog_from_document
+from quill_subscriptions.wire.offer import tier_documents
 
 CATALOG = catalog_from_document(load_catalog())
 OCTOBER_1 = datetime(2026, 10, 1, tzinfo=UTC)
@@ -217,3 +219,19 @@ def test_the_bill_is_the_greatest_that_the_limits_let_through(spans: list[tuple[
     if product.is_owed:
         assert product.rating.quantity == billed
     assert product.compared_usage == (chargeable if customers[by_day[-1]][1] else used)
+
+
+def test_the_page_shows_a_first_tier_that_has_only_a_flat_amount() -> None:
+    """K3: it is owed without usage, and its units cost nothing."""
+    price = price_from_document(
+        {
+            "model": "graduated",
+            "tiers": [{"up_to": 100, "flat_amount": "49.00"}, {"unit_amount": "0.50"}],
+        }
+    )
+    for quantity, amounts, usage in ((0, ["49.00", "0.00"], [0, 0]), (102, ["49.00", "1.00"], [100, 2])):
+        tiers = tier_documents(price, rate(price=price, quantity=quantity), owed=True)
+        assert tiers is not None
+        assert [tier["current_amount_usd"] for tier in tiers] == amounts
+        assert [tier["current_usage"] for tier in tiers] == usage
+        assert (tiers[0]["flat_amount_usd"], tiers[0]["unit_amount_usd"]) == ("49.00", "0")
