@@ -42,6 +42,8 @@ class FilePrice(PriceDocument):
 class ProductDocument(BaseModel):
     """One product of the file.
 
+    ``features`` come with a subscription, ``free_features`` everybody has. A free trial includes the product unless
+    ``in_trial`` is false: an enterprise plan, or a meter whose every unit costs money.
     A meter is a ``usage_key`` with what feeds it: a ``counter`` of reports or an ``event_meter``. ``counts_from`` is
     the instant from which windows count for it.
     """
@@ -59,6 +61,8 @@ class ProductDocument(BaseModel):
     price_id: str
     allowance: Quantity = 0
     features: list[Feature] = []
+    free_features: list[Feature] = []
+    in_trial: bool = True
     price: FilePrice
 
     @model_validator(mode="after")
@@ -100,6 +104,15 @@ class CatalogDocument(BaseModel):
                 if value in seen:
                     raise ValueError(f"{attribute} {value!r} is used by both {seen[value]!r} and {product.key!r}")
                 seen[value] = product.key
+        return self
+
+    @model_validator(mode="after")
+    def _free_plan_has_a_feature(self) -> Self:
+        if any(product.features for product in self.products) and not any(p.free_features for p in self.products):
+            raise ValueError(
+                "free_features: give one product at least one; PostHog ignores an empty list of features, so whoever "
+                "cancels or ends a trial would keep the paid ones"
+            )
         return self
 
     def product(self, key: str) -> ProductDocument | None:

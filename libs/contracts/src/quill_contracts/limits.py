@@ -106,6 +106,8 @@ class LimitEvidence(WireModel):
     free_trial_until: Instant | None = None
     credit_balance_minor: int | None = None
     """What was left of the customer's credits; null when no balance was ever published."""
+    in_trial: bool = True
+    """A free trial includes the meter's product: it lifts the quota while it runs, unless the product is subscribed."""
     used: PeriodTotal | None = None
     """Everything used in the billing period, where that is another number than ``usage``."""
     scope: ScopeEvidence | None = None

@@ -56,6 +56,11 @@ class CatalogProduct(Message):
     price: PriceDocument
     allowance: Quantity = 0
     features: list[Feature] = []
+    """What a subscription to the product switches on."""
+    free_features: list[Feature] = []
+    """What everybody has of the product, subscribed or not (handbook V9)."""
+    in_trial: bool = True
+    """A free trial includes the product: its features are on, and its meter has no quota without a subscription."""
 
 
 class Schedule(WireModel):
@@ -105,6 +110,8 @@ class SubscriptionItem(WireModel):
     """How the meter's usage comes about; ``last`` bills its last value. Counters of reports are summed."""
     carried: bool = False
     """A ``last`` value goes on into a billing period in which no event came: readers take it from the period before."""
+    in_trial: bool = True
+    """A free trial includes the product: while it runs, ``quota`` is null unless the product is subscribed."""
     changes: list[ItemChange] = []
     """Oldest first; the first says what held at ``changes_since`` or when the item was first sold."""
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quill_contracts.subscriptions import CustomerSnapshot
+from quill_pricing.billed_quantity import quantity_against_limit
 from quill_pricing.money import Money
 from quill_pricing.period import BillingSchedule, Interval
 from quill_quota_limiter import wire
@@ -227,5 +228,9 @@ def test_it_is_what_adding_up_the_days_says(customer_snapshot, usage_snapshot, k
     found = facts(known, usage_snapshot(events=used, cuts=cuts), prices={"events": CENT})
     inputs = found.inputs("events", PERIOD, now=october(31))
     assert (inputs.usage, inputs.used) == (charged if subscribed else used, used)
+    entitlement = known.entitlement("events")
+    terms = entitlement.terms_in(PERIOD, free_trial_until=None)
+    whole = found.usage.metered(entitlement, OCTOBER)
+    assert quantity_against_limit(whole, terms, PERIOD, now=october(31)) == inputs.usage, "the short way is the same"
     assert (inputs.billed or 0) == billed
     assert decide(inputs, None, rules=RULES, now=october(31)).state in ("within", "near", "limited")

@@ -28,6 +28,7 @@ entitlements = st.builds(
     subscribed=st.booleans(),
     trust_score=st.sampled_from([None, 0, 3, 7, 10, 15]),
     never_drop_data=st.booleans(),
+    in_trial=st.booleans(),
 )
 steps = st.lists(
     st.fixed_dictionaries(
@@ -99,6 +100,7 @@ def test_the_evidence_of_each_transition_leads_to_the_same_decision_again(given_
                         subscribed=evidence.subscribed,
                         trust_score=evidence.trust_score,
                         never_drop_data=evidence.never_drop_data,
+                        in_trial=evidence.in_trial,
                     ),
                     evidence.usage if evidence.usage_revision else None,
                     BillingPeriod(evidence.period_start, evidence.period_end),

@@ -47,7 +47,7 @@ TABLE = [
     ("1: no quota is no limit",                  "events",   10**9,   None,  0, False, NOTHING,      "no_quota", "within", None),
     ("1: a removed quota releases",              "events",   10**9,   None,  0, False, LIMITED,      "no_quota", "within", None),
     ("1: no usage was ever reported",            "events",    None,  1_000,  0, False, NOTHING,      "no_usage", "within", None),
-    ("1: nor for a quota of nothing",            "events",    None,      0,  0, False, NOTHING,      "no_usage", "within", None),
+    ("1: a quota of nothing is reached by it",   "events",    None,      0,  0, False, NOTHING,      "no_grace", "limited", NOVEMBER),
     ("2: far below",                             "events",       0,  1_000,  0, False, NOTHING,      "under_quota", "within", None),
     ("2: one below near",                        "events",     799,  1_000,  0, False, NOTHING,      "under_quota", "within", None),
     ("2: near from 80 %",                        "events",     800,  1_000,  0, False, NOTHING,      "under_quota", "near", None),
@@ -151,7 +151,7 @@ BEYOND_THE_CONTRACT = [
     ("trial: releases what is limited",                 "events",       2_000, 1_000, False, False, TRIAL, None,  LIMITED, "free_trial", "within", None),
     ("trial: it ends at its instant",                   "events",       2_000, 1_000, False, False, OVER,  None,  NOTHING, "no_grace", "limited", NOVEMBER),
     ("trial: a billing limit holds all the same",       "events",       2_000, 1_000, True,  False, TRIAL, None,  NOTHING, "no_grace", "limited", NOVEMBER),
-    ("trial: an exempt meter costs us money at once",   "signals_credits", 9,    5, False, False, TRIAL, None,  NOTHING, "no_grace", "limited", NOVEMBER),
+    ("trial: the catalog leaves this meter out of it",  "signals_credits", 9,    5, False, False, TRIAL, None,  NOTHING, "no_grace", "limited", NOVEMBER),
     ("credits: some are left",                          "rows_exported",   5, None, True,  False, None,     1,  NOTHING, "no_quota", "within", None),
     ("credits: none are left",                          "rows_exported",   5, None, True,  False, None,     0,  NOTHING, "credits_exhausted", "limited", NOVEMBER),
     ("credits: more than none are spent",               "rows_exported",   5, None, True,  False, None,   -90,  NOTHING, "credits_exhausted", "limited", NOVEMBER),
@@ -168,7 +168,10 @@ BEYOND_THE_CONTRACT = [
 @pytest.mark.parametrize("row", [row[1:] for row in BEYOND_THE_CONTRACT], ids=[row[0] for row in BEYOND_THE_CONTRACT])
 def test_trials_and_credits_on_10_october_at_noon(row):
     meter, usage, quota, subscribed, never_drop_data, trial, balance, previous, rule, state, until = row
-    entitlement = Entitlement(meter, quota=quota, subscribed=subscribed, never_drop_data=never_drop_data)
+    in_trial = meter != "signals_credits"
+    entitlement = Entitlement(
+        meter, quota=quota, subscribed=subscribed, never_drop_data=never_drop_data, in_trial=in_trial
+    )
     inputs = Inputs(entitlement, usage, PERIOD, free_trial_until=trial, credit_balance_minor=balance)
     rules = RULES if meter == "signals_credits" else CREDIT_RULES
     decision = decide(inputs, previous, rules=rules, now=NOON_10)

@@ -192,8 +192,9 @@ async def test_the_end_of_a_trial_is_published(store: Any, now: datetime) -> Non
     await change(store, now, SetTrial(now + DAY))
     assert await store.run(lambda tx: refresh_due_customers(tx=tx, now=now + 2 * DAY)) == 1
     before, after = (await snapshots(store))[-2:]
-    assert [f.key for f in before.features] == ["sso_enforcement"]
-    assert (after.features, after.effective_at) == ([], now + DAY)
+    assert [f.key for f in before.features] == ["product_analytics_data_retention", "group_analytics"]
+    assert [f.limit for f in after.features] == [1]
+    assert after.effective_at == now + DAY
 
 
 async def test_a_refresh_works_in_bounded_batches(store: Any, now: datetime) -> None:

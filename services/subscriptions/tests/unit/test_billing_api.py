@@ -268,13 +268,14 @@ async def test_a_free_trial_turns_features_on_until_its_date(caller: Any, clock:
         answer = await caller.http.get("/api/billing/available_product_features", headers=caller.signed())
         return [feature["key"] for feature in answer.json()["available_product_features"]]
 
-    assert await features() == []
+    free = ["product_analytics_data_retention"]
+    assert await features() == free
     await caller.http.patch(
         "/v1/customers/org-1", headers=caller.operator, json={"free_trial_until": "2026-03-20T00:00:00Z"}
     )
-    assert await features() == ["sso_enforcement"]
+    assert await features() == ["product_analytics_data_retention", "group_analytics"], "premium, not enterprise (V12)"
     clock.instant = datetime(2026, 3, 20, tzinfo=UTC)
-    assert await features() == []
+    assert await features() == free
 
 
 async def test_the_offer_is_public_and_names_both_keys_of_every_product(caller: Any) -> None:

@@ -124,6 +124,7 @@ async def test_a_subscription_during_a_trial_is_paid_from_the_trials_end(account
     await account.run_job(october(23, 7, 13))
     assert account.story == [
         (october(1, 8), False, FREE_EVENTS),
+        (october(2), False, None),
         (october(10), False, None),
         (october(21), True, None),
     ]
@@ -163,7 +164,7 @@ async def test_a_change_by_a_person_comes_after_a_boundary_nobody_published(acco
     await account.change(october(2), SetTrial(october(21)))
     await account.subscribe(october(10))
     await account.limit(october(22), 0)
-    assert account.story[2:] == [(october(21), True, None), (october(22), True, 1_000_099)]
+    assert account.story[3:] == [(october(21), True, None), (october(22), True, 1_000_099)]
 
 
 async def test_a_repeated_or_stale_command_adds_no_change(account: Account) -> None:

@@ -24,7 +24,7 @@ async def test_a_subscription_is_started_and_cancelled_once(registered: Any) -> 
     assert (snapshot.collection_mode, snapshot.has_active_subscription) == ("quill-rates", True)
     assert started.json()["schedule"] == schedule
     assert [item.product_key for item in snapshot.items if item.subscribed] == ["surveys", "platform_enterprise"]
-    assert [feature.key for feature in snapshot.features] == ["sso_enforcement"]
+    assert [feature.key for feature in snapshot.features] == ["sso_enforcement", "product_analytics_data_retention"]
     assert (await registered.http.post(path, headers=operator, json={"products": ["surveys"]})).status_code == 409
     cancelled = await registered.http.delete(path + "/", headers=operator)
     assert (cancelled.status_code, cancelled.json()["has_active_subscription"]) == (200, False)

@@ -786,6 +786,7 @@ async def test_the_first_report_of_a_new_customer_is_kept_and_enters_by_itself(s
                 "customer_id": None,
                 "has_active_subscription": False,
                 "billing_period": None,
+                "free_trial_until": None,
                 "usage_summary": {},
                 "never_drop_data": False,
                 "customer_trust_scores": {},

@@ -13,7 +13,7 @@ class Entitlement:
     """One meter of one customer.
 
     Attributes:
-        quota: units per billing period, ``None`` for unlimited; always recomputed here from the price.
+        quota: units per billing period outside a trial, ``None`` for unlimited; always recomputed here from the price.
         allowance: units that cost nothing, for the evidence.
         billing_limit_usd: whole dollars per billing period, ``None`` for none; for the evidence.
         trust_score: 0, 3, 7, 10 or 15; ``None`` when nobody has scored the customer.
@@ -21,6 +21,7 @@ class Entitlement:
         terms: when the item was paid and up to which quota, since the billing period of the snapshot began (L12).
         aggregation: ``last`` is a gauge, whose value is compared; everything else adds up.
         carried: a gauge's value goes on into a billing period in which no event came.
+        in_trial: a free trial includes the product, and lifts ``quota`` while it runs, unless it is subscribed.
     """
 
     usage_key: str
@@ -34,6 +35,20 @@ class Entitlement:
     terms: tuple[BillingTerms, ...] = ()
     aggregation: str = "sum"
     carried: bool = False
+    in_trial: bool = True
+
+    def is_uncut_in(self, period: BillingPeriod, *, free_trial_until: datetime | None) -> bool:
+        """Whether a limit is compared with everything used in the period.
+
+        True of most customers, whom the whole calculation would cost five times the rest of their decision: the meter
+        is not paid now, or it was paid all along.
+        """
+        if self.carried:
+            return False
+        if not self.subscribed:
+            return True
+        in_trial = free_trial_until is not None and period.start < free_trial_until
+        return not in_trial and (not self.terms or self.terms[-1].effective_at <= period.start)
 
     def terms_in(self, period: BillingPeriod, *, free_trial_until: datetime | None) -> tuple[BillingTerms, ...]:
         """The terms for billing the period.

@@ -98,12 +98,11 @@ def evaluate(
     log: list[LogEntry] = []
     news: list[ThresholdReached] = []
     for usage_key in meters_of(limits, customer):
-        meters[usage_key], entry = _evaluate_meter(limits, usage_key, facts=facts, rules=rules, period=period, now=now)
+        inputs = facts.inputs(usage_key, period, now=now)
+        meters[usage_key], entry = _evaluate_meter(limits, usage_key, inputs, facts=facts, rules=rules, now=now)
         if entry is not None:
             log.append(entry)
-        meters[usage_key], reached_now = _tell(
-            limits, usage_key, meters[usage_key], facts=facts, period=period, now=now
-        )
+        meters[usage_key], reached_now = _tell(limits, usage_key, meters[usage_key], inputs, facts=facts, now=now)
         news += reached_now
     scopes = limits.scopes
     if scopes is not None:
@@ -141,9 +140,9 @@ def _tell(
     limits: OrganizationLimits,
     usage_key: str,
     meter: MeterLimit,
+    inputs: Inputs,
     *,
     facts: OrganizationFacts,
-    period: BillingPeriod,
     now: datetime,
 ) -> tuple[MeterLimit, list[ThresholdReached]]:
     """Shares of the quota and amounts of cost that are reached and were not told before.
@@ -153,15 +152,17 @@ def _tell(
     Returns:
         The meter with all that is told now, and the news.
     """
+    period = inputs.period
     known = limits.meters.get(usage_key) if limits.period_start == period.start else None
     told = known.told if known is not None and known.quota == meter.quota else ()
     told_spend = known.told_spend if known is not None else ()
-    inputs = facts.inputs(usage_key, period, now=now)
     quota = meter.quota
     percents = reached(percents_for(usage_key, limits.thresholds), usage=inputs.usage, quota=quota)
     shares = [percent for percent in percents if percent not in told]
     amounts = spend_reached(limits.spend_thresholds.get(usage_key, ()), inputs, facts.prices.get(usage_key))
     spent = [each for each in amounts if each.amount not in told_spend]
+    if not shares and not spent:
+        return replace(meter, told=told, told_spend=told_spend) if told or told_spend else meter, []
     fact = partial(
         ThresholdReached,
         organization_id=limits.organization_id,
@@ -173,8 +174,9 @@ def _tell(
         at=now,
     )
     limit = inputs.entitlement.billing_limit_usd
-    used, billed = inputs.usage or 0, inputs.billed or 0
+    used = inputs.usage or 0
     news = [fact(percent=percent, usage=used, quota=quota or 0, billing_limit_usd=limit) for percent in shares]
+    billed = inputs.billed or 0 if spent else 0
     news += [fact(percent=100, usage=billed, quota=each.units, billing_limit_usd=None, spent=each) for each in spent]
     told_now = replace(meter, told=(*told, *shares), told_spend=(*told_spend, *(each.amount for each in spent)))
     return told_now, news
@@ -197,13 +199,12 @@ def next_change_at(
 def _evaluate_meter(
     limits: OrganizationLimits,
     usage_key: str,
+    inputs: Inputs,
     *,
     facts: OrganizationFacts,
     rules: RuleTable,
-    period: BillingPeriod,
     now: datetime,
 ) -> tuple[MeterLimit, LogEntry | None]:
-    inputs = facts.inputs(usage_key, period, now=now)
     known = limits.meters.get(usage_key)
     previous = known.state if known else None
     decision = decide(inputs, previous, rules=rules, now=now)
@@ -244,5 +245,6 @@ def evidence_of(
         evaluated_at=now,
         free_trial_until=inputs.free_trial_until,
         credit_balance_minor=inputs.credit_balance_minor,
+        in_trial=entitlement.in_trial,
         used=inputs.used if inputs.not_charged else None,
     )

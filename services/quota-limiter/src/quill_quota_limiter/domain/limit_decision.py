@@ -149,7 +149,7 @@ def _before_the_quota(inputs: Inputs, rules: RuleTable, *, now: datetime) -> _Ou
         return _Outcome(CREDITS_EXHAUSTED, "limited", "the credits that pay for it are used up", inputs.period.end)
     trial_end = inputs.free_trial_until
     is_free_tier = entitlement.quota is not None and not entitlement.subscribed
-    if trial_end is not None and now < trial_end and is_free_tier and not special.is_exempt:
+    if trial_end is not None and now < trial_end and is_free_tier and entitlement.in_trial:
         return _Outcome(FREE_TRIAL, "within", f"a free trial runs until {_instant(trial_end)}")
     return None
 
@@ -161,8 +161,10 @@ def _not_limited(inputs: Inputs, rules: RuleTable) -> _Outcome | None:
     special = rules.resource(entitlement.usage_key)
     if quota is None:  # 1
         return _Outcome(NO_QUOTA, "within", "there is no quota")
-    if usage is None:  # 1
+    if usage is None and quota + special.buffer > 0:  # 1
         return _Outcome(NO_USAGE, "within", f"no usage has been reported yet; the quota is {quota:,}")
+    # A meter that is not part of the free plan has quota 0, which nothing used reaches, reported or not.
+    usage = usage or 0
     name: StateName = "near" if usage * 100 >= quota * rules.near_percent else "within"
     so_far = _so_far(inputs)
     if usage < quota + special.buffer:  # 2
@@ -175,7 +177,7 @@ def _not_limited(inputs: Inputs, rules: RuleTable) -> _Outcome | None:
 
 def _so_far(inputs: Inputs) -> str:
     """Both numbers where they differ, so that a person can follow the decision (L7)."""
-    charged = f"{inputs.usage:,} of {inputs.entitlement.quota:,} used"
+    charged = f"{inputs.usage or 0:,} of {inputs.entitlement.quota:,} used"
     if not inputs.not_charged:
         return charged
     return f"{charged} ({inputs.used:,} in the billing period, of which {inputs.not_charged:,} are not charged)"

@@ -78,6 +78,8 @@ class Evidence:
     free_trial_until: datetime | None = None
     credit_balance_minor: int | None = None
     scope: ScopeEvidence | None = None
+    in_trial: bool = True
+    """A free trial includes the meter's product."""
     used: int | None = None
     """Everything used in the billing period, where ``usage``, which the quota was compared with, is another number."""
 

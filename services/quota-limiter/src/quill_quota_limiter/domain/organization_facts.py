@@ -38,9 +38,13 @@ class OrganizationFacts:
         entitlement, trial_end = self.customer.entitlement(usage_key), self.customer.free_trial_until
         compared = used = greatest = None
         if self.usage is not None:
-            metered = self.usage.metered(entitlement, period.start)
-            terms = entitlement.terms_in(period, free_trial_until=trial_end)
-            compared, used = quantity_against_limit(metered, terms, period, now=now), metered.total
+            if entitlement.is_uncut_in(period, free_trial_until=trial_end):
+                known = self.usage.in_period(period.start)
+                compared = used = known.quantities.get(usage_key, 0) if known else 0
+            else:
+                metered = self.usage.metered(entitlement, period.start)
+                terms = entitlement.terms_in(period, free_trial_until=trial_end)
+                compared, used = quantity_against_limit(metered, terms, period, now=now), metered.total
             if usage_key in self.prices:
                 greatest = self.usage.metered(entitlement, period.start, billed=True)
         return Inputs(

@@ -19,8 +19,8 @@ class ResourceRules:
     Attributes:
         buffer: units above the quota that are still let through.
         minimum_grace_days: days of grace that even an untrusted customer gets.
-        is_exempt: every unit costs us money at once, so neither trust, a free trial nor ``never_drop_data`` holds the
-            limit back.
+        is_exempt: every unit costs us money at once, so neither trust nor ``never_drop_data`` holds the limit back.
+            Whether a free trial does is a fact of the catalog (`Entitlement.in_trial`).
         is_paid_by_credits: limited as soon as the customer's credit balance is known and used up, without a grace.
         grace_days_by_trust: this meter's own days, instead of the table's; ``None`` for the table's.
     """

@@ -136,6 +136,7 @@ def to_wire_evidence(evidence: Evidence) -> LimitEvidence:
     return LimitEvidence(
         usage=evidence.usage,
         used=evidence.used,
+        in_trial=evidence.in_trial,
         usage_revision=evidence.usage_revision,
         usage_as_of=evidence.usage_as_of,
         quota=evidence.quota,
@@ -225,7 +226,9 @@ def _entitlement(snapshot: CustomerSnapshot, number: int, item: SubscriptionItem
         ) from error
     if quota is not None:
         quota = min(quota, QUANTITY_MAX)
-    if quota != item.quota:
+    trial_end = snapshot.free_trial_until
+    in_trial = trial_end is not None and snapshot.effective_at < trial_end
+    if item.quota != (None if in_trial and item.in_trial and not item.subscribed else quota):
         # Ours decides: the published number may be from another version of the pricing rules. Somebody should look.
         QUOTA_MISMATCHES.labels(usage_key).inc()
         log.warning(
@@ -247,6 +250,7 @@ def _entitlement(snapshot: CustomerSnapshot, number: int, item: SubscriptionItem
         terms=_terms(item, snapshot.period.start),
         aggregation=item.aggregation,
         carried=item.carried,
+        in_trial=item.in_trial,
     )
 
 

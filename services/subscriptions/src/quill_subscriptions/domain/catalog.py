@@ -50,6 +50,10 @@ class Product:
     event_meter: EventMeter | None = None
     counts_from: datetime | None = None
     """Windows that start earlier do not count for its meter; None: all that was ever received counts."""
+    free_features: tuple[Feature, ...] = ()
+    """What everybody has of the product, subscribed or not."""
+    in_trial: bool = True
+    """A free trial includes the product: its features are on, and its meter has no quota without a subscription."""
 
     @property
     def is_metered(self) -> bool:

@@ -156,7 +156,7 @@ def _items(customer: Customer, catalog: Catalog, *, now: datetime) -> list[Item]
                 paid=bought is not None and not in_trial,
                 quantity=bought.quantity if bought is not None and not product.is_metered else None,
                 billing_limit_usd=limit,
-                quota=_quota(product, subscribed=bought is not None, limit_usd=limit),
+                quota=_quota(product, subscribed=bought is not None, limit_usd=limit, in_trial=in_trial),
                 paid_from=customer.free_trial_until if bought is not None and in_trial else None,
                 aggregation="sum" if meter is None else meter.aggregation,
                 carried=meter is not None and meter.carried,
@@ -230,19 +230,28 @@ def changes_by_itself_at(customer: Customer, *, now: datetime) -> datetime:
     return trial_end if trial_end is not None and now < trial_end < period_end else period_end
 
 
-def _quota(product: Product, *, subscribed: bool, limit_usd: int | None) -> int | None:
+def _quota(product: Product, *, subscribed: bool, limit_usd: int | None, in_trial: bool) -> int | None:
     if not product.is_metered:
         return None
     limit = None if limit_usd is None else Money(limit_usd * CENTS_PER_DOLLAR)
-    quota = quota_for(price=product.price, allowance=product.allowance, subscribed=subscribed, billing_limit=limit)
+    quota = quota_for(
+        price=product.price,
+        allowance=product.allowance,
+        subscribed=subscribed,
+        billing_limit=limit,
+        in_trial=in_trial and product.in_trial,
+    )
     return None if quota is None or quota > QUOTA_MAX else quota
 
 
 def _features(items: Sequence[Item], *, in_trial: bool) -> tuple[Feature, ...]:
-    """Features of what is subscribed; during a free trial those of everything (handbook V12). Each key once."""
+    """Features of what is subscribed, in a free trial those of every product that it includes, and the free plan's.
+
+    Each key once: what is paid or tried comes before what is free (handbook V9, V12).
+    """
+    on = [item.product.features for item in items if item.subscribed or (in_trial and item.product.in_trial)]
+    free = [item.product.free_features for item in items]
     features: dict[str, Feature] = {}
-    for item in items:
-        if item.subscribed or in_trial:
-            for feature in item.product.features:
-                features.setdefault(feature.key, feature)
+    for feature in (each for of_product in (*on, *free) for each in of_product):
+        features.setdefault(feature.key, feature)
     return tuple(features.values())

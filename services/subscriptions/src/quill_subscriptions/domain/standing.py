@@ -44,9 +44,9 @@ class ProductStanding:
 
     @property
     def has_exceeded_limit(self) -> bool:
-        """Reached counts as exceeded: the next unit would be dropped."""
+        """Reached counts as exceeded, also a quota of 0: the next unit would be dropped."""
         quota = self.item.quota
-        return self.item.product.is_metered and quota is not None and self.compared_usage >= max(quota, 1)
+        return self.item.product.is_metered and quota is not None and self.compared_usage >= quota
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ def product_from_wire(wire: CatalogProduct) -> Product:
         features=tuple(_FEATURE.validate_python(feature.model_dump()) for feature in wire.features),
         event_meter=None if wire.event_meter is None else _EVENT_METER.validate_python(wire.event_meter.model_dump()),
         counts_from=wire.counts_from,
+        free_features=tuple(_FEATURE.validate_python(feature.model_dump()) for feature in wire.free_features),
+        in_trial=wire.in_trial,
     )
 
 
@@ -99,6 +101,8 @@ def product_to_wire(product: Product) -> CatalogProduct:
         features=[feature_to_wire(feature) for feature in product.features],
         event_meter=None if product.event_meter is None else _event_meter_to_wire(product.event_meter),
         counts_from=product.counts_from,
+        free_features=[feature_to_wire(feature) for feature in product.free_features],
+        in_trial=product.in_trial,
     )
 
 

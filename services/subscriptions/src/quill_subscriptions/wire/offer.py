@@ -1,11 +1,12 @@
 """Products as PostHog's page lists them, with or without a customer's numbers (wire contract 3)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from quill_pricing.price import FlatPrice, GraduatedPrice, PackagePrice, PerUnitPrice, Price, VolumePrice
 from quill_pricing.rating import Rating
 
-from quill_subscriptions.domain.catalog import Catalog, Product
+from quill_subscriptions.domain.catalog import Catalog, Feature, Product
 from quill_subscriptions.wire.catalog import feature_to_wire
 
 STANDARD_PLAN = "standard"
@@ -48,7 +49,7 @@ def product_document(product: Product, *, subscribed: bool | None) -> dict[str, 
         "display_decimals": None,
         "display_divisor": None,
         "plans": [*_free_plan(product, subscribed=subscribed), _standard_plan(product, subscribed=subscribed)],
-        "features": _features(product),
+        "features": _features(product.features),
         "trial": None,
     }
 
@@ -84,7 +85,7 @@ def _free_plan(product: Product, *, subscribed: bool | None) -> list[dict[str, A
         {
             **_plan(product, key=f"{FREE_PLAN}-{product.key}", name="Free"),
             "free_allocation": product.allowance,
-            "features": [],
+            "features": _features(product.free_features),
             "current_plan": None if subscribed is None else not subscribed,
             "is_free": True,
         }
@@ -97,7 +98,7 @@ def _standard_plan(product: Product, *, subscribed: bool | None) -> dict[str, An
         "flat_rate": isinstance(product.price, FlatPrice),
         "tiers": tier_documents(product.price),
         "free_allocation": product.allowance if product.is_metered else None,
-        "features": _features(product),
+        "features": _features(product.features),
         "current_plan": subscribed,
         "unit_amount_usd": _unit_amount(product.price),
         "is_free": False,
@@ -123,8 +124,8 @@ def _plan(product: Product, *, key: str, name: str) -> dict[str, Any]:
     }
 
 
-def _features(product: Product) -> list[dict[str, Any]]:
-    return [feature_to_wire(feature).model_dump(mode="json") for feature in product.features]
+def _features(features: Iterable[Feature]) -> list[dict[str, Any]]:
+    return [feature_to_wire(feature).model_dump(mode="json") for feature in features]
 
 
 def _unit_amount(price: Price) -> str | None:

@@ -73,6 +73,7 @@ def _item_to_wire(item: Item) -> SubscriptionItem:
         quantity=item.quantity,
         aggregation=_AGGREGATION.validate_python(item.aggregation),
         carried=item.carried,
+        in_trial=item.product.in_trial,
         changes=[
             ItemChange(at=change.at, paid=change.paid, quota=change.quota, quantity=change.quantity)
             for change in item.changes

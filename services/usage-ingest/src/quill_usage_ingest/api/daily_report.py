@@ -13,6 +13,7 @@ from quill_runtime.outbox import MessageTooLarge, Outbox
 from quill_runtime.problems import Problem
 
 from quill_usage_ingest.api.callers import Authorization, arriving_license, not_yours
+from quill_usage_ingest.domain.current_usage import CurrentUsage
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.domain.watermark import watermark_of_day
@@ -24,7 +25,7 @@ from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.sources import PostgresSources
 from quill_usage_ingest.store.teams import PostgresTeams
-from quill_usage_ingest.usecases.record_reports import CurrentUsage, NotYours, OrganizationUnknown, record_daily_report
+from quill_usage_ingest.usecases.record_reports import NotYours, OrganizationUnknown, record_daily_report
 from quill_usage_ingest.usecases.record_teams import record_teams
 from quill_usage_ingest.wire.daily_reports import (
     DailyReport,
@@ -76,13 +77,7 @@ def router(
         if isinstance(current, Refusal):
             raise Problem(400, current.code, current.detail, attr=current.attribute)
         heard.note(caller.attributes["source"], now)
-        return to_wire_billing_answer(
-            current.organization,
-            period=current.period,
-            usage=current.usage,
-            meters=current.meters,
-            event_usage=current.event_usage,
-        )
+        return to_wire_billing_answer(current, now=now)
 
     return routes
 

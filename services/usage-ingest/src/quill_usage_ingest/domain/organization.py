@@ -44,6 +44,8 @@ class CustomerFacts:
     """Price documents by meter of what is subscribed, to show what a correction would cost; nothing is billed here."""
     billing_terms: Mapping[str, tuple[BillingTerms, ...]] = field(default_factory=dict)
     """By meter: from when on its usage was charged, and up to which quantity."""
+    free_trial_until: datetime | None = None
+    """Exclusive end of a free trial."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
 """Enter reports, from wherever they came, and save what they changed (L1, L4)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 
-from quill_pricing.period import BillingPeriod
-
+from quill_usage_ingest.domain.current_usage import CurrentUsage
+from quill_usage_ingest.domain.cut_usage import cut_keys
 from quill_usage_ingest.domain.meters import MeterMap
-from quill_usage_ingest.domain.organization import Organization, UsageStanding
-from quill_usage_ingest.domain.period_usage import PeriodUsage
+from quill_usage_ingest.domain.organization import UsageStanding
 from quill_usage_ingest.domain.usage_book import YEARS, PeriodKey, Refusal, UsageBook, Verdict
 from quill_usage_ingest.ports import ArrivedReport, UsageTransaction
 from quill_usage_ingest.usecases.accounts import find_account
@@ -67,18 +66,6 @@ async def _load_book(
     return book
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentUsage:
-    """An organization with its present period and what it used in it; ``usage`` is None before the first report."""
-
-    organization: Organization
-    period: BillingPeriod
-    usage: PeriodUsage | None
-    meters: MeterMap
-    event_usage: Mapping[str, int] = field(default_factory=dict)
-    """Complete usage in the period of meters that events feed, and of those that are counted anew."""
-
-
 class NotYours(Exception):
     """The organization does not belong to this license (L18)."""
 
@@ -118,11 +105,13 @@ async def record_daily_report(
         return outcome
     organization = known[organization_id]
     key = PeriodKey(organization_id, organization.schedules.period_containing(now))
+    cuts = [cut for cut in cut_keys(organization_id, organization.schedules, organization.cuts) if cut[:2] == key]
     return CurrentUsage(
         organization=organization,
         period=key.period,
         usage=(await tx.periods({key})).get(key),
         meters=MeterMap.of(await tx.metered_products()),
+        cuts={cut.at: used for cut, used in (await tx.cuts(cuts)).items()},
     )
 
 

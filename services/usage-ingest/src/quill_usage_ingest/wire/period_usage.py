@@ -1,16 +1,17 @@
 """Period usage as published and as answered."""
 
-from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 import structlog
 from quill_contracts.usage import MeterUsage
-from quill_pricing.period import BillingPeriod
+from quill_pricing.billed_quantity import MeteredUsage, quantity_against_limit
+from quill_pricing.metered_usage import metered_usage
 
+from quill_usage_ingest.domain.current_usage import CurrentUsage
 from quill_usage_ingest.domain.meters import MeterMap
-from quill_usage_ingest.domain.organization import Organization
-from quill_usage_ingest.domain.period_usage import NOTHING_USED, CounterUsage, PeriodUsage
+from quill_usage_ingest.domain.period_usage import NOTHING_USED, PeriodUsage
 
 log = structlog.get_logger(__name__)
 
@@ -34,27 +35,22 @@ ALWAYS_SUMMARIZED: Final = ("events", "recordings")
 """PostHog's client indexes these two without asking (wire contract 3)."""
 
 
-def to_wire_billing_answer(
-    organization: Organization,
-    *,
-    period: BillingPeriod,
-    usage: PeriodUsage | None,
-    meters: MeterMap,
-    event_usage: Mapping[str, int],
-) -> dict[str, Any]:
+def to_wire_billing_answer(current: CurrentUsage, *, now: datetime) -> dict[str, Any]:
     """The body of ``POST /api/usage``. Usage counts complete days only: PostHog adds today by itself (L6).
 
-    Events it does not count itself, so of these nothing is left for it to add. ``event_usage`` is complete usage by
-    meter where it does not stand in ``usage``.
+    Events it does not count itself, so of these nothing is left for it to add. While a meter is paid, usage is the
+    part that is charged, as on the billing page: that is what its limit is compared with (D1).
     """
+    organization, period, meters = current.organization, current.period, current.meters
     customer = organization.customer
-    counters: Mapping[str, CounterUsage] = usage.counters if usage else {}
     keys = [*ALWAYS_SUMMARIZED, *meters.counter_by_meter, *meters.event_meters, *customer.quotas]
+    trial_end = customer.free_trial_until
     return {
         "license": {"type": customer.license_type},
         "customer": {
             "customer_id": customer.customer_id,
             "has_active_subscription": customer.has_active_subscription,
+            "free_trial_until": None if trial_end is None else trial_end.isoformat(),
             "billing_period": {
                 "current_period_start": period.start.isoformat(),
                 "current_period_end": period.end.isoformat(),
@@ -62,8 +58,8 @@ def to_wire_billing_answer(
             },
             "usage_summary": {
                 key: {
-                    "usage": event_usage.get(
-                        key, counters.get(meters.counter_in(key, period) or "", NOTHING_USED).complete
+                    "usage": quantity_against_limit(
+                        _finished_usage(current, key), customer.billing_terms.get(key, ()), period, now=now
                     ),
                     "limit": customer.quotas.get(key),
                 }
@@ -77,6 +73,21 @@ def to_wire_billing_answer(
     }
 
 
+def _finished_usage(current: CurrentUsage, meter: str) -> MeteredUsage:
+    """What finished days made of a meter, and what lies before each cut."""
+    meters, counters = current.meters, current.usage.counters if current.usage else {}
+    counter, fed_by_events = meters.counter_in(meter, current.period) or "", meters.event_meters.get(meter)
+    return metered_usage(
+        meter,
+        totals={meter: current.event_usage.get(meter, counters.get(counter, NOTHING_USED).complete)},
+        cuts={
+            at: {meter: used.counters.get(counter, 0) if fed_by_events is None else used.events.get(meter, 0)}
+            for at, used in current.cuts.items()
+        },
+        aggregation="sum" if fed_by_events is None else fed_by_events.aggregation.value,
+    )
+
+
 def to_wire_unknown_customer(license_type: str) -> dict[str, Any]:
     """The body of ``POST /api/usage`` for a report that waits for its organization.
 
@@ -88,6 +99,7 @@ def to_wire_unknown_customer(license_type: str) -> dict[str, Any]:
         "customer": {
             "customer_id": None,
             "has_active_subscription": False,
+            "free_trial_until": None,
             "billing_period": None,
             "usage_summary": {},
             "never_drop_data": False,

@@ -34,6 +34,7 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Organization:
             },
             features=tuple(Feature(**feature.model_dump()) for feature in snapshot.features),
             further_license_ids=tuple(sorted(set(snapshot.further_license_ids))),
+            free_trial_until=snapshot.free_trial_until,
             billing_terms={item.usage_key: _billing_terms(item) for item in snapshot.items if item.usage_key},
             prices={
                 item.usage_key: item.price.model_dump(mode="json", exclude_none=True)
