@@ -1,7 +1,7 @@
 """``POST /api/usage``: PostHog's daily report (wire contract 5)."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -17,7 +17,7 @@ from quill_usage_ingest.domain.current_usage import CurrentUsage
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.usage_book import Refusal
 from quill_usage_ingest.domain.watermark import watermark_of_day
-from quill_usage_ingest.ports import Arrival, ArrivedReport, TooManyCounters
+from quill_usage_ingest.ports import SNAPSHOT_PERIODS, Arrival, ArrivedReport, TooManyCounters
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.early_reports import TooManyEarlyReports, keep_early_report
 from quill_usage_ingest.store.generation_marks import mark_comparisons
@@ -107,11 +107,24 @@ async def _record(
         claim = watermark_of_day(on_account, actor=f"license:{caller.key_id}")
         if claim is not None and not _is_of_region(caller):
             await PostgresSources(transaction, outbox).add_claims([claim], now=now)
-        account, period = current.organization.organization_id, current.period
-        found = await usage.event_usage(current.meters, [account], since=period.start)
-        of_events = found.get((account, period.start, period.end), {})
-        return replace(current, event_usage={meter: complete for meter, (complete, _, _) in of_events.items()})
+        return await _with_event_usage(current, usage)
     return current
+
+
+async def _with_event_usage(current: CurrentUsage, usage: PostgresUsage) -> CurrentUsage:
+    """With what meters that events feed used, in the periods before too where one of them is carried."""
+    account = current.organization.organization_id
+    periods = [current.period]
+    if any(meter.carried for meter in current.meters.event_meters.values()):
+        for _ in range(SNAPSHOT_PERIODS - 1):
+            before = periods[-1].start - timedelta(microseconds=1)
+            periods.append(current.organization.schedules.period_containing(before))
+    found = await usage.event_usage(current.meters, [account], since=periods[-1].start)
+    present, *earlier = (
+        {meter: complete for meter, (complete, _, _) in found.get((account, each.start, each.end), {}).items()}
+        for each in periods
+    )
+    return replace(current, event_usage=present, earlier_event_usage=earlier)
 
 
 async def _keep_early(

@@ -1,6 +1,6 @@
 """What an organization used in its present billing period: what the answer to a report is made from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -22,5 +22,7 @@ class CurrentUsage:
     meters: MeterMap
     event_usage: Mapping[str, int] = field(default_factory=dict)
     """Complete usage in the period of meters that events feed, and of those that are counted anew."""
+    earlier_event_usage: Sequence[Mapping[str, int]] = ()
+    """The same of the billing periods before, newest first; read only where a gauge is carried (K14)."""
     cuts: Mapping[datetime, CutUsage] = field(default_factory=dict)
     """What was used in the period before each instant that a bill depends on (L12)."""

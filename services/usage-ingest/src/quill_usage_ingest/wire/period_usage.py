@@ -77,14 +77,19 @@ def _finished_usage(current: CurrentUsage, meter: str) -> MeteredUsage:
     """What finished days made of a meter, and what lies before each cut."""
     meters, counters = current.meters, current.usage.counters if current.usage else {}
     counter, fed_by_events = meters.counter_in(meter, current.period) or "", meters.event_meters.get(meter)
+    total = current.event_usage.get(meter)
+    if total is None and (fed_by_events is None or not fed_by_events.carried):
+        total = counters.get(counter, NOTHING_USED).complete
     return metered_usage(
         meter,
-        totals={meter: current.event_usage.get(meter, counters.get(counter, NOTHING_USED).complete)},
+        totals={} if total is None else {meter: total},
         cuts={
-            at: {meter: used.counters.get(counter, 0) if fed_by_events is None else used.events.get(meter, 0)}
+            at: {meter: used.counters.get(counter, 0)} if fed_by_events is None else used.events
             for at, used in current.cuts.items()
         },
+        earlier=current.earlier_event_usage,
         aggregation="sum" if fed_by_events is None else fed_by_events.aggregation.value,
+        carried=fed_by_events is not None and fed_by_events.carried,
     )
 
 
