@@ -141,6 +141,8 @@ FOR_OPERATORS = {
     ("usage-ingest", "POST", "/v1/sources/{source}/waivers/{waiver_id}/take-back"),
     ("invoicing", "GET", "/v1/closings"),
     ("invoicing", "GET", "/v1/closings/held"),
+    ("invoicing", "GET", "/v1/alerts"),
+    ("invoicing", "POST", "/v1/alerts/{alert_id}/resolve"),
     ("invoicing", "GET", "/v1/credits"),
     ("invoicing", "GET", "/v1/credits/entries"),
     ("invoicing", "GET", "/v1/reconciliations"),
@@ -161,6 +163,7 @@ NAMING_A_SOURCE = {
 PERSON = {"actor": "me", "reason": "because"}
 BODIES = {
     "/v1/reconciliations/{reconciliation_id}/accept": PERSON,
+    "/v1/alerts/{alert_id}/resolve": PERSON,
     "/v1/generations/comparison/accept": {
         "organization_id": "somebody",
         "day": "2026-09-30",
@@ -279,7 +282,7 @@ def test_operators_routes_refuse_a_license_and_nobody(billing, mine, route):
     service, method, path = route
     numbered = path.replace("{letter_id}", "1").replace("{version}", "1")
     address = f"/{service}" + numbered.replace("{", "").replace("}", "")
-    if path == "/v1/closings":
+    if path in {"/v1/closings", "/v1/credits/entries"}:
         address += "?organization_id=somebody"
     body = BODIES.get(path, {"reason": "because"})
     for token in (billing.token(mine), None):

@@ -3,6 +3,7 @@
 import typer
 
 from quill_cli import (
+    alerts,
     closings,
     customer_credits,
     dead_letters,
@@ -68,6 +69,7 @@ def build_app(connect: Connect = connect_over_http) -> typer.Typer:
     app.add_typer(limits_group, name="limits")
     app.add_typer(invoices.commands(connect), name="invoices")
     app.add_typer(closings.commands(connect), name="closings")
+    app.add_typer(alerts.commands(connect), name="alerts")
     app.add_typer(customer_credits.commands(connect), name="credits")
     app.add_typer(operations.commands(connect), name="operations")
     app.add_typer(sources.commands(connect), name="sources")

@@ -1,4 +1,4 @@
-"""``credits`` and ``operations``: what is asked and what people see (K4, L15)."""
+"""``credits``, ``operations`` and ``alerts``: what is asked and what people see (K4, L15)."""
 
 import json
 
@@ -103,3 +103,31 @@ def test_a_retry_that_is_refused_says_why():
     result = api.run("operations", "retry", "x")
     assert result.exit_code == 1
     assert "operation x is done" in result.stderr
+
+
+ALERT = {
+    "alert_id": "price_archived:price_1/2",
+    "kind": "price_archived",
+    "subject": "price_1/2",
+    "detail": "the price of events is archived at Stripe",
+    "first_seen_at": "2026-11-02T01:00:00Z",
+    "last_seen_at": "2026-11-03T01:00:00Z",
+    "count": 7,
+    "resolved_at": None,
+    "resolved_by": None,
+    "reason": None,
+}
+
+
+def test_alerts_say_what_happened_how_often_and_are_resolved_by_a_named_person():
+    """K18: the operator is told."""
+    result = Api({"results": [ALERT]}).run("alerts", "list")
+    for expected in ("price_archived:price_1/2", "7", "2026-11-03 01:00:00Z", "archived at Stripe"):
+        assert expected in result.stdout
+    assert "No alert is open." in Api({"results": []}).run("alerts", "list", "--include-resolved").stdout
+    api = Api({**ALERT, "resolved_by": "ada"})
+    assert api.run("alerts", "resolve", ALERT["alert_id"]).exit_code == 2, "a person and a reason are required"
+    assert "ada" in api.run("alerts", "resolve", ALERT["alert_id"], "--actor", "ada", "--reason", "sold anew").stdout
+    (request,) = api.asked
+    assert request.url.raw_path == b"/v1/alerts/price_archived%3Aprice_1%2F2/resolve"
+    assert json.loads(request.content) == {"actor": "ada", "reason": "sold anew"}

@@ -21,7 +21,14 @@ PREFIXES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "quota-limiter": ("/v1/quota", "/v1/limits"),
     "subscriptions": ("/v1/customers", "/v1/catalog", "/v1/billing-updates"),
-    "invoicing": ("/v1/invoices", "/v1/reconciliations", "/v1/closings", "/v1/credits", "/webhooks/stripe"),
+    "invoicing": (
+        "/v1/invoices",
+        "/v1/reconciliations",
+        "/v1/closings",
+        "/v1/credits",
+        "/v1/alerts",
+        "/webhooks/stripe",
+    ),
     "licensing": ("/v1/licenses", "/activation", "/licenses"),
 }
 

@@ -47,6 +47,7 @@ class MisdeliverWebhooks(_Command):
     drop_every: Annotated[int, Field(ge=0)] = 0
     reorder: bool = False
     delay_seconds: Annotated[float, Field(ge=0, le=60)] = 0.0
+    api_version: str | None = None
 
 
 class Settle(_Command):

@@ -38,12 +38,14 @@ class WebhookFaults:
         drop_every: Every n-th delivery is never sent, so only reading the events finds it; 0 is never.
         reorder: Deliver what is pending newest first.
         delay_seconds: Wait this long after the change.
+        api_version: The version that bodies claim, as those of an endpoint with another one do; None: the pinned.
     """
 
     duplicate_every: int = 0
     drop_every: int = 0
     reorder: bool = False
     delay_seconds: float = 0.0
+    api_version: str | None = None
 
 
 @dataclass(slots=True)

@@ -95,7 +95,10 @@ class WebhookCourier:
         if endpoint is None or event is None:
             self._forget(delivery)
             return
-        body = json.dumps(present(self._world, event), indent=2).encode()
+        shown = present(self._world, event)
+        if self._faults.webhooks.api_version is not None:
+            shown = {**shown, "api_version": self._faults.webhooks.api_version}
+        body = json.dumps(shown, indent=2).encode()
         was_taken = await self._post(endpoint, body)
         if was_taken and delivery["id"] in self._twice:
             await self._post(endpoint, body)

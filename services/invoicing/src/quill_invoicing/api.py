@@ -11,10 +11,12 @@ from quill_runtime.clock import Clock
 from quill_runtime.problems import Problem
 from starlette.responses import JSONResponse
 
+from quill_invoicing.domain.operator_alert import NoSuchAlert
 from quill_invoicing.domain.reconciliation import NothingToAccept
 from quill_invoicing.domain.terms import TermsHistory
 from quill_invoicing.ports import InvoicingStore, WebhookReader
 from quill_invoicing.usecases.accept_difference import UnknownReconciliation, accept_difference
+from quill_invoicing.usecases.operator_alerts import resolve_alert
 from quill_invoicing.wire import (
     Acceptance,
     ClosingList,
@@ -28,6 +30,7 @@ from quill_invoicing.wire import (
     to_view_invoice,
     to_view_reconciliation,
 )
+from quill_invoicing.wire_alerts import AlertList, AlertView, to_view_alert
 from quill_invoicing.wire_credits import (
     BalanceList,
     EntryList,
@@ -153,6 +156,36 @@ def invoices(*, store: InvoicingStore, callers: Callers, tokens: ApiTokens, cloc
             except NothingToAccept as error:
                 raise Problem(409, "nothing_to_accept", str(error)) from error
         return to_view_reconciliation(accepted)
+
+    return routes
+
+
+def operator_alerts(*, store: InvoicingStore, tokens: ApiTokens, clock: Clock) -> APIRouter:
+    """``/v1/alerts``: what operators must know of the payment rail, and resolving it."""
+    routes = APIRouter(prefix="/v1/alerts", tags=["alerts"])
+
+    @routes.get("")
+    async def list_alerts(
+        include_resolved: bool = False,
+        limit: Annotated[int, Query(ge=1, le=LIMIT_MAX)] = 50,
+        authorization: Authorization = None,
+    ) -> AlertList:
+        tokens.require(authorization, "operator", "service")
+        async with store.begin() as tx:
+            found = await tx.alerts(include_resolved=include_resolved, limit=limit)
+        return AlertList(results=[to_view_alert(each) for each in found])
+
+    @routes.post("/{alert_id:path}/resolve")
+    async def resolve(alert_id: str, acceptance: Acceptance, authorization: Authorization = None) -> AlertView:
+        tokens.require(authorization, "operator")
+        async with store.begin() as tx:
+            try:
+                resolved = await resolve_alert(
+                    alert_id, actor=acceptance.actor, reason=acceptance.reason, tx=tx, now=clock.now()
+                )
+            except NoSuchAlert as error:
+                raise Problem(404, "not_found", str(error), attr="alert_id") from error
+        return to_view_alert(resolved)
 
     return routes
 

@@ -82,6 +82,7 @@ def build(settings: InvoicingSettings) -> Service:
                 clock=foundation.clock,
                 has_rail=rail is not None,
             ),
+            api.operator_alerts(store=store, tokens=foundation.tokens, clock=foundation.clock),
             api.owed_credits(store=store, tokens=foundation.tokens),
             api.closings(store=store, tokens=foundation.tokens),
             api.webhooks(

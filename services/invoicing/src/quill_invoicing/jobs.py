@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import Gauge
 from quill_runtime.clock import Clock
@@ -16,6 +16,7 @@ from quill_runtime.positions import Partition
 
 from quill_invoicing.domain.collection import Attempt
 from quill_invoicing.domain.completeness_gate import ExpectedSources
+from quill_invoicing.domain.operator_alert import AlertKind
 from quill_invoicing.domain.period_close import Grace
 from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PaymentRail, RailRefused
 from quill_invoicing.settings import InvoicingSettings
@@ -23,6 +24,7 @@ from quill_invoicing.usecases import rail_effects
 from quill_invoicing.usecases.close_period import COLLECT, HOLD_DRAFT, close_due_periods, hold_drafts
 from quill_invoicing.usecases.collect_invoice import END_SUBSCRIPTION, collect_invoice, conclude_collection
 from quill_invoicing.usecases.keep_terms import ENSURE_CUSTOMER, ENSURE_SUBSCRIPTION
+from quill_invoicing.usecases.operator_alerts import raise_noticed
 from quill_invoicing.usecases.receive_webhook import act_on_webhooks
 from quill_invoicing.usecases.record_usage import REPORT_USAGE
 
@@ -30,9 +32,12 @@ CLOSE_EVERY_SECONDS = 0.5
 HOLD_EVERY_SECONDS = 0.5
 WEBHOOKS_EVERY_SECONDS = 0.5
 WEBHOOK_BATCH = 100
+ALERTS_EVERY_SECONDS = 15.0
 HOLD_BATCH = 500
 REACH_LOOKS = 40
 REACH_SECONDS = 0.05
+
+OPEN_ALERTS = Gauge("quill_invoicing_open_alerts", "What operators must know of the payment rail, unresolved", ["kind"])
 
 Within = Callable[[Transaction], InvoicingTransaction]
 CaughtUp = Callable[[], bool]
@@ -111,7 +116,15 @@ def clockwork(
             store=store, rail=rail, expected_api_version=api_version, now=now, limit=WEBHOOK_BATCH
         )
 
+    async def show_alerts(_now: datetime) -> object:
+        async with store.begin() as tx:
+            found = await tx.count_open_alerts()
+        for kind in get_args(AlertKind):
+            OPEN_ALERTS.labels(kind).set(found.get(kind, 0))
+        return None
+
     return [
+        PeriodicJob(name="show-alerts", every_seconds=ALERTS_EVERY_SECONDS, run=show_alerts, clock=clock),
         PeriodicJob(name="close-periods", every_seconds=CLOSE_EVERY_SECONDS, run=close, clock=clock),
         PeriodicJob(name="hold-drafts", every_seconds=HOLD_EVERY_SECONDS, run=hold, clock=clock),
         PeriodicJob(name="webhooks", every_seconds=WEBHOOKS_EVERY_SECONDS, run=webhooks, clock=clock),
@@ -144,7 +157,7 @@ class RailEffects:
             ENSURE_CUSTOMER: (self._ensure_customer, self._conclude_customer),
             ENSURE_SUBSCRIPTION: (self._ensure_subscription, self._conclude_subscription),
             END_SUBSCRIPTION: (self._end_subscription, self._conclude_end),
-            REPORT_USAGE: (self._report_usage, _nothing_to_conclude),
+            REPORT_USAGE: (self._report_usage, self._conclude_report),
             HOLD_DRAFT: (self._hold_draft, _nothing_to_conclude),
             COLLECT: (self._collect, self._conclude_collection),
         }
@@ -156,9 +169,9 @@ class RailEffects:
         )
 
     async def _conclude_customer(
-        self, transaction: Transaction, operation: Operation, result: Mapping[str, Any], _now: datetime
+        self, transaction: Transaction, operation: Operation, result: Mapping[str, Any], now: datetime
     ) -> None:
-        await rail_effects.conclude_customer(operation.subject, result, tx=self._within(transaction))
+        await rail_effects.conclude_customer(operation.subject, result, tx=self._within(transaction), now=now)
 
     async def _ensure_subscription(self, operation: Operation) -> Mapping[str, Any]:
         return await rail_effects.ensure_subscription(
@@ -187,8 +200,18 @@ class RailEffects:
 
     async def _report_usage(self, operation: Operation) -> Mapping[str, Any]:
         return await rail_effects.report_usage(
-            operation.subject, operation.request, store=self._store, rail=self._rail, attempt=_attempt(operation)
+            operation.subject,
+            operation.request,
+            store=self._store,
+            rail=self._rail,
+            attempt=_attempt(operation),
+            now=self._clock.now(),
         )
+
+    async def _conclude_report(
+        self, transaction: Transaction, _operation: Operation, result: Mapping[str, Any], now: datetime
+    ) -> None:
+        await raise_noticed(result, tx=self._within(transaction), now=now)
 
     async def _hold_draft(self, operation: Operation) -> Mapping[str, Any]:
         return await rail_effects.hold_draft(
@@ -197,7 +220,11 @@ class RailEffects:
 
     async def _collect(self, operation: Operation) -> Mapping[str, Any]:
         return await collect_invoice(
-            operation.request["invoice_id"], store=self._store, rail=self._rail, attempt=_attempt(operation)
+            operation.request["invoice_id"],
+            store=self._store,
+            rail=self._rail,
+            attempt=_attempt(operation),
+            now=self._clock.now(),
         )
 
     async def _conclude_collection(

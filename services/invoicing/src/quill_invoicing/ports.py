@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from quill_invoicing.domain.closing import ClosedPeriod, LateUsage
 from quill_invoicing.domain.collection import (
     Attempt,
     ChargedLine,
+    MadeCustomer,
     MeterReport,
     RailCustomer,
     RailInvoice,
@@ -22,6 +23,7 @@ from quill_invoicing.domain.collection import (
 from quill_invoicing.domain.completeness_gate import HeldClosing, SourceStanding
 from quill_invoicing.domain.credits import CreditBalance, CreditEntry
 from quill_invoicing.domain.invoice import Invoice
+from quill_invoicing.domain.operator_alert import OperatorAlert, RailNotice
 from quill_invoicing.domain.period_usage import KnownUsage, PeriodUsage
 from quill_invoicing.domain.reconciliation import Reconciliation
 from quill_invoicing.domain.terms import CustomerTerms, TermsHistory
@@ -48,6 +50,7 @@ class RailAccount:
     Attributes:
         subscribed_revision: The terms' revision that its subscription was last set to.
         billed_from: From when on the rail's subscription bills; earlier periods are collected from our own lines.
+        rated_from: By product, the start of the first period that the rail rates; we charge our own lines for others.
     """
 
     organization_id: str
@@ -55,6 +58,7 @@ class RailAccount:
     subscription: str | None = None
     subscribed_revision: int | None = None
     billed_from: datetime | None = None
+    rated_from: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +289,31 @@ class SourceStore(Protocol):
     async def count_held(self) -> int: ...
 
 
-class InvoicingTransaction(CustomerStore, UsageStore, SourceStore, InvoiceStore, CreditStore, RailStore, Protocol):
+class AlertStore(Protocol):
+    """What operators must know of the rail."""
+
+    async def raise_alert(self, notice: RailNotice, *, now: datetime) -> bool:
+        """Note it; equal notices are one alert, counted. True when it was not open before."""
+        ...
+
+    async def alerts(self, *, include_resolved: bool, limit: int) -> list[OperatorAlert]:
+        """The newest seen first."""
+        ...
+
+    async def alert(self, alert_id: str, *, locked: bool = False) -> OperatorAlert | None: ...
+
+    async def save_alert(self, alert: OperatorAlert) -> None:
+        """Save a new state of an alert that is there."""
+        ...
+
+    async def count_open_alerts(self) -> dict[str, int]:
+        """By kind."""
+        ...
+
+
+class InvoicingTransaction(
+    CustomerStore, UsageStore, SourceStore, InvoiceStore, CreditStore, RailStore, AlertStore, Protocol
+):
     """One open transaction over everything this service owns."""
 
 
@@ -311,12 +339,12 @@ class PaymentRail(Protocol):
     Raises, all of them: `RailRefused` when it can never succeed; anything else when the outcome is unknown.
     """
 
-    async def ensure_customer(self, customer: RailCustomer, *, attempt: Attempt) -> str:
-        """The rail's id of a customer, made if it was not there."""
+    async def ensure_customer(self, customer: RailCustomer, *, attempt: Attempt) -> MadeCustomer:
+        """A customer, made if it was not there; what the rail refuses to keep of it is left out and named."""
         ...
 
     async def ensure_subscription(self, order: SubscriptionOrder, *, attempt: Attempt) -> RailSubscription:
-        """A subscription with exactly these items and periods equal to ours."""
+        """A subscription with those of these items that the rail can rate, and periods equal to ours."""
         ...
 
     async def end_subscription(self, subscription: str, *, attempt: Attempt) -> None:
@@ -342,7 +370,7 @@ class PaymentRail(Protocol):
     async def charge_lines(
         self, invoice: str, lines: Sequence[ChargedLine], *, quill_invoice_id: str, attempt: Attempt
     ) -> RailInvoice:
-        """Put our own lines on a draft, once."""
+        """Put our own lines on a draft, each once, whatever their number."""
         ...
 
     async def create_invoice(

@@ -272,7 +272,7 @@ class ClosingList(BaseModel):
 
 
 class Acceptance(BaseModel):
-    """Who accepts a difference, and why (L16)."""
+    """Who accepts a difference or resolves an alert, and why (L16, L20)."""
 
     model_config = ConfigDict(extra="forbid")
 

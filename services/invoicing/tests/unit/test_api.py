@@ -57,6 +57,7 @@ class Front:
         routers = [
             api.invoices(store=store, callers=callers, tokens=tokens, clock=FixedClock(), has_rail=has_rail),
             api.owed_credits(store=store, tokens=tokens),
+            api.operator_alerts(store=store, tokens=tokens, clock=FixedClock()),
             api.webhooks(store=store, read=stripe_webhooks.receive, secrets=[SECRET], clock=FixedClock()),
         ]
         transport = httpx.ASGITransport(create_app(title="invoicing", routers=routers), raise_app_exceptions=False)
@@ -204,7 +205,7 @@ async def test_a_database_that_is_down_asks_stripe_to_come_again():
 
 async def test_webhooks_are_acted_on_by_the_objects_current_state_whatever_they_say(front, store, make):
     rail = MemoryRail()
-    customer = await rail.ensure_customer(RailCustomer("org-1", "", None), attempt=Attempt("c", 1))
+    customer = (await rail.ensure_customer(RailCustomer("org-1", "", None), attempt=Attempt("c", 1))).reference
     invoice = the_invoice(store)
     made = await rail.create_invoice(
         customer=customer, currency="usd", quill_invoice_id=invoice.invoice_id, lines=[], attempt=Attempt("i", 1)
@@ -228,7 +229,7 @@ async def test_webhooks_are_acted_on_by_the_objects_current_state_whatever_they_
         "evt_2": "now_paid",
         "evt_3": "hold_planned",
         "evt_4": "recorded",
-        "evt_5": "refused_api_version_2020-08-27",
+        "evt_5": "already_settled",
     }
     assert "hold_draft:in_9" in store.state.planned
 
@@ -265,3 +266,37 @@ async def test_operators_see_who_is_owed_what_and_why(front, store):
     for path in ("/v1/credits", "/v1/credits/entries?organization_id=org-1"):
         assert (await front.ask("GET", path, caller=license_token())).status_code == 401
     assert (await front.ask("GET", "/v1/credits?after=nonsense")).json()["attr"] == "after"
+
+
+@pytest.mark.parametrize("version", ["2020-08-27", "2027-03-31.fjord", ""])
+async def test_a_webhook_in_another_version_is_acted_upon_by_fetching_the_object(front, store, version):
+    """K9: it was consumed and nothing was done; its body's form does not matter, since the object is fetched (L19)."""
+    rail = MemoryRail()
+    customer = (await rail.ensure_customer(RailCustomer("org-1", "", None), attempt=Attempt("c", 1))).reference
+    made = await rail.create_invoice(
+        customer=customer,
+        currency="usd",
+        quill_invoice_id=the_invoice(store).invoice_id,
+        lines=[],
+        attempt=Attempt("i", 1),
+    )
+    rail.invoices[made.reference].status = "paid"
+    for number in (1, 2):
+        await front.deliver(event("invoice.paid", made.reference, number, api_version=version or API_VERSION))
+    await act_on_webhooks(store=store, rail=rail, expected_api_version=API_VERSION, now=NOW, limit=10)
+    assert the_invoice(store).status == "paid"
+    open_alerts = (await front.ask("GET", "/v1/alerts")).json()["results"]
+    if not version:
+        assert open_alerts == []
+        return
+    (alert,) = open_alerts
+    assert (alert["kind"], alert["subject"], alert["count"]) == ("other_api_version", version, 2)
+    path = f"/v1/alerts/{alert['alert_id']}/resolve"
+    assert (await front.ask("POST", path, caller="svc", json={"actor": "a", "reason": "b"})).status_code == 403
+    resolved = await front.ask("POST", path, json={"actor": "ada", "reason": "the endpoint has our version now"})
+    assert (resolved.json()["resolved_by"], resolved.json()["count"]) == ("ada", 2)
+    assert (await front.ask("GET", "/v1/alerts")).json()["results"] == []
+    assert len((await front.ask("GET", "/v1/alerts?include_resolved=true")).json()["results"]) == 1
+    assert [change.actor for change in store.state.changes] == ["ada"]
+    missing = await front.ask("POST", "/v1/alerts/x/resolve", json={"actor": "ada", "reason": "r"})
+    assert (missing.status_code, missing.json()["attr"]) == (404, "alert_id")

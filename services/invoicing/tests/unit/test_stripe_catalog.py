@@ -1,8 +1,7 @@
 """Our prices in Stripe's words, to the last decimal place."""
 
 import pytest
-from quill_invoicing.domain.collection import Attempt, RailItem
-from quill_invoicing.gateways.stripe import _options
+from quill_invoicing.domain.collection import RailItem
 from quill_invoicing.gateways.stripe_catalog import UnpricedAtStripe, amounts, in_minor_units, lookup_key
 from quill_invoicing.settings import InvoicingSettings
 from quill_pricing.period import Interval
@@ -78,11 +77,6 @@ def test_a_changed_amount_is_another_price():
     assert len(keys) == 3
     assert lookup_key(item, MONTH) in keys
     assert all(len(key) <= 200 for key in keys)
-
-
-def test_a_key_is_the_operation_until_repeats_have_shown_that_it_had_no_effect():
-    assert [_options(Attempt("op", n))["idempotency_key"] for n in (1, 4, 5)] == ["op", "op", "op:again-1"]
-    assert len(_options(Attempt("x" * 300, 1))["idempotency_key"]) == 64
 
 
 def test_a_test_card_needs_a_test_key():

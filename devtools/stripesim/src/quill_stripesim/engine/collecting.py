@@ -8,6 +8,9 @@ from quill_stripesim.world import Resource, World
 RETRY_AFTER_SECONDS = 3 * 86_400
 MAX_ATTEMPTS = 4
 
+MAX_PAYMENT = 99_999_999
+"""Eight digits of minor units: a larger invoice cannot be one payment."""
+
 
 def finalize(world: World, invoice: Resource, *, at: int) -> Resource:
     """Makes a draft final: usage is read a last time, the number is given, nothing on it changes afterwards (L13).
@@ -74,6 +77,8 @@ def pay(world: World, invoice: Resource, *, at: int, payment_method: str | None,
         raise StripeError(f"Invoices with status {invoice['status']} cannot be paid.")
     if out_of_band:
         return _settle(world, invoice, at=at, amount_paid=0, off_stripe=invoice["amount_due"])
+    if invoice["amount_due"] > MAX_PAYMENT:
+        raise StripeError(f"Amount must be no more than {MAX_PAYMENT}.", code="amount_too_large", param="amount")
     if payment_method is not None:
         method = world.require("payment_method", payment_method, param="payment_method")
         if method["customer"] != invoice["customer"]:

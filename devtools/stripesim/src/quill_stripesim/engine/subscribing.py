@@ -182,6 +182,11 @@ def _refuse_misfit(
         raise StripeError("A subscription takes only recurring prices.", param=f"{param}[price]")
     if not price["active"]:
         raise StripeError(f"The price {price['id']} is inactive.", param=f"{param}[price]")
+    if not world.require("product", price["product"])["active"]:
+        raise StripeError(f"The product {price['product']} is inactive.", param=f"{param}[price]")
+    meter = price["recurring"]["meter"]
+    if meter is not None and world.require("billing.meter", meter)["status"] != "active":
+        raise StripeError(f"The meter {meter} is inactive.", param=f"{param}[price]")
     if price["currency"] != subscription["currency"]:
         raise StripeError("All prices of a subscription must have one currency.", param=f"{param}[price]")
     rhythm = (price["recurring"]["interval"], price["recurring"]["interval_count"])

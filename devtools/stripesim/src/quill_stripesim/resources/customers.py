@@ -1,5 +1,6 @@
 """Customers: the party billed."""
 
+import re
 from typing import Any
 
 from stripe.params import (
@@ -137,9 +138,20 @@ def _changed(world: World, customer: Resource, params: dict[str, Any]) -> Resour
         **{name: params[name] for name in (*_OWN, "invoice_prefix", "next_invoice_sequence") if name in params},
         "invoice_settings": settings,
     }
+    _refuse_too_long(params)
     if "metadata" in params:
         changed["metadata"] = merged_metadata(customer["metadata"], params["metadata"])
     return changed
+
+
+def _refuse_too_long(params: dict[str, Any]) -> None:
+    """Holds name and e-mail to Stripe's bounds; an address without a domain is no address."""
+    for name, length in (("name", 256), ("email", 512)):
+        if len(params.get(name) or "") > length:
+            raise StripeError(f"Invalid string: {name} must be at most {length} characters.", param=name)
+    email = params.get("email")
+    if email and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s.]+", email):
+        raise StripeError(f"Invalid email address: {email}", code="email_invalid", param="email")
 
 
 def _fits(customer: Resource, params: dict[str, Any]) -> bool:

@@ -20,6 +20,9 @@ from quill_stripesim.rating import rated_units
 from quill_stripesim.stripe_error import StripeError
 from quill_stripesim.world import Resource, World
 
+MAX_AMOUNT = 99_999_999
+MAX_DESCRIPTION_LENGTH = 500
+
 
 def create(call: Call) -> Resource:
     """Creates an invoice item, pending or on a draft."""
@@ -100,6 +103,12 @@ def new_item(world: World, customer: Resource, params: dict[str, Any], *, curren
         StripeError: 400 when the amount is given in two ways or in none, or there is no currency.
     """
     amount, quantity, pricing, currency = _amount(world, params, currency)
+    if abs(amount) > MAX_AMOUNT:
+        raise StripeError(f"Amount must be no more than {MAX_AMOUNT}.", code="amount_too_large", param="amount")
+    if len(params.get("description") or "") > MAX_DESCRIPTION_LENGTH:
+        raise StripeError(
+            f"Invalid string: description must be at most {MAX_DESCRIPTION_LENGTH} characters.", param="description"
+        )
     if currency is None:
         raise StripeError("Missing required param: currency.", code="parameter_missing", param="currency")
     return world.put(

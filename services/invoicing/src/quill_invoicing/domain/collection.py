@@ -8,11 +8,17 @@ from typing import Any, Literal
 
 from quill_pricing.period import BillingPeriod
 
+from quill_invoicing.domain.operator_alert import RailNotice
+
 RailStatus = Literal["draft", "open", "paid", "void", "uncollectible"]
 
 LAST_INSTANT_BEFORE_END = timedelta(seconds=1)
 """A final quantity is stamped one second before the period's end: on the end itself it would belong to the next."""
 REPORT_STEP = timedelta(seconds=1)
+METER_AGE_MAX = timedelta(days=35)
+"""The rail's meter takes no older instants (inclusive); a report must arrive before that."""
+TRAVEL_TIME = timedelta(minutes=10)
+"""How much earlier we stop sending: the report must not become too old on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,10 @@ class Attempt:
     @property
     def is_repeat(self) -> bool:
         return self.number > 1
+
+    def of(self, key: str) -> "Attempt":
+        """The same try at an effect that several operations share, under a key of its own."""
+        return Attempt(key, self.number)
 
     def step(self, name: str) -> "Attempt":
         """The same try at one step of an operation that has several."""
@@ -75,10 +85,27 @@ class SubscriptionOrder:
 
 @dataclass(frozen=True, slots=True)
 class RailSubscription:
-    """A subscription at the rail and the instant from which it bills."""
+    """A subscription at the rail.
+
+    Attributes:
+        reference: None when the rail can rate none of the products, so that there is nothing to subscribe to.
+        billed_from: From when on it bills.
+        rated: The products that it rates; we charge our own lines for the others.
+        notices: What an operator must know of the others.
+    """
+
+    reference: str | None
+    billed_from: datetime
+    rated: frozenset[str] = frozenset()
+    notices: tuple[RailNotice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MadeCustomer:
+    """A customer at the rail, with what an operator must know of how it was made."""
 
     reference: str
-    billed_from: datetime
+    notices: tuple[RailNotice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +130,28 @@ class MeterReport:
 
 @dataclass(frozen=True, slots=True)
 class RailLine:
-    """A line of the rail's invoice; minor units."""
+    """A line of the rail's invoice; minor units. ``label`` is that of the line which we charged; None for its own."""
 
     product_key: str | None
     description: str
     quantity: int
     amount_minor: int
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChargedLine:
-    """A line that we put on the rail's invoice; ``quantity`` is what it explains, the amount is what is charged."""
+    """A line that we put on the rail's invoice; ``quantity`` is what it explains, the amount is what is charged.
+
+    ``label`` says which of our lines it stands for (see `charged_lines`).
+    """
 
     product_key: str
     description: str
     quantity: int
     amount_minor: int
     service_period: BillingPeriod
+    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +164,11 @@ class RailInvoice:
     quill_invoice_id: str | None
     problem: str | None = None
     """Why the last payment failed, in the rail's code; None when nothing failed."""
+
+
+def is_too_old(timestamp: datetime, *, now: datetime) -> bool:
+    """Whether the rail's meter may refuse a report for its age by the time it arrives."""
+    return timestamp <= now - METER_AGE_MAX + TRAVEL_TIME
 
 
 def report_instant(*, now: datetime, last: datetime | None, period: BillingPeriod) -> datetime | None:

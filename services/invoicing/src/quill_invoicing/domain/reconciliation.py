@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from quill_invoicing.domain.charged_lines import positions_of, reversed_product
 from quill_invoicing.domain.collection import RailLine
 from quill_invoicing.domain.invoice import InvoiceLine
 
@@ -59,20 +60,70 @@ def compare(
 ) -> tuple[Difference, ...]:
     """Every difference; empty when the invoices say the same.
 
-    Lines are paired within a product: first those that agree, then the others in their order. A line that bills nothing
+    Lines that we charged carry labels and are compared by the positions that these name. A reversal is compared with
+    what the rail rated of its product. The rail's own lines are paired within a product: first those that agree, then
+    the others in their order. A line that bills nothing
     for nothing (amount 0 and quantity 0, or a flat fee of 0) says nothing. Stripe sometimes writes such a line and
     sometimes not, so neither its presence nor its absence is a difference.
     """
-    differences: list[Difference] = []
-    products = sorted({line.product_key for line in ours} | {line.product_key or "" for line in theirs})
+    labelled = [line for line in theirs if line.label is not None]
+    rated = [line for line in theirs if line.label is None]
+    charged, differences = _compare_charged(ours, labelled)
+    reversed_products, found = _compare_reversals(labelled, rated)
+    differences += found
+    left = [line for position, line in enumerate(ours) if position not in charged]
+    rated = [line for line in rated if line.product_key not in reversed_products]
+    products = sorted({line.product_key for line in left} | {line.product_key or "" for line in rated})
     for product in products:
-        mine = [line for line in ours if line.product_key == product]
-        others = [line for line in theirs if (line.product_key or "") == product]
+        mine = [line for line in left if line.product_key == product]
+        others = [line for line in rated if (line.product_key or "") == product]
         differences.extend(_compare_product(product, mine, others))
     our_total = sum(line.amount_minor for line in ours)
     if our_total != rail_total_minor:
         differences.append(Difference("total", None, "invoice total", our_total, rail_total_minor))
     return tuple(differences)
+
+
+def _compare_charged(ours: Sequence[InvoiceLine], labelled: Sequence[RailLine]) -> tuple[set[int], list[Difference]]:
+    """Returns the positions of our lines that were charged by labelled ones, and where they differ."""
+    groups: dict[tuple[int, ...], list[RailLine]] = {}
+    differences: list[Difference] = []
+    for line in labelled:
+        positions = positions_of(line.label or "")
+        if positions is not None:
+            groups.setdefault(positions, []).append(line)
+        elif reversed_product(line.label or "") is None:
+            differences.append(Difference("extra_line", line.product_key, line.description, None, line.amount_minor))
+    charged: set[int] = set()
+    for positions, lines in groups.items():
+        product, description = lines[0].product_key, lines[0].description
+        theirs = sum(line.amount_minor for line in lines)
+        if not charged.isdisjoint(positions) or positions[-1] >= len(ours):
+            differences.append(Difference("extra_line", product, description, None, theirs))
+            continue
+        charged.update(positions)
+        expected = sum(ours[position].amount_minor for position in positions)
+        if theirs != expected:
+            differences.append(Difference("amount", product, description, expected, theirs))
+        single = ours[positions[0]]
+        if len(positions) == 1 and not all(_same_quantity(single, line) for line in lines):
+            differences.append(Difference("quantity", product, description, single.quantity, lines[0].quantity))
+    return charged, differences
+
+
+def _compare_reversals(labelled: Sequence[RailLine], rated: Sequence[RailLine]) -> tuple[set[str], list[Difference]]:
+    """Returns the products whose rated lines were taken back, and where what was taken back differs."""
+    taken_back: dict[str, int] = {}
+    for line in labelled:
+        product = reversed_product(line.label or "")
+        if product is not None:
+            taken_back[product] = taken_back.get(product, 0) + line.amount_minor
+    differences: list[Difference] = []
+    for product, amount in taken_back.items():
+        theirs = sum(line.amount_minor for line in rated if line.product_key == product)
+        if theirs + amount != 0:
+            differences.append(Difference("amount", product, "rated and taken back", -amount, theirs))
+    return set(taken_back), differences
 
 
 def _compare_product(product: str, ours: list[InvoiceLine], theirs: list[RailLine]) -> Iterable[Difference]:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from quill_pricing.period import BillingPeriod
@@ -11,8 +11,11 @@ from quill_pricing.price import price_from_document
 from quill_pricing.rating import RatedLine, rate
 
 from quill_invoicing.domain.collection import (
+    METER_AGE_MAX,
+    TRAVEL_TIME,
     Attempt,
     ChargedLine,
+    MadeCustomer,
     MeterReport,
     RailCustomer,
     RailInvoice,
@@ -21,7 +24,9 @@ from quill_invoicing.domain.collection import (
     RailStatus,
     RailSubscription,
     SubscriptionOrder,
+    is_too_old,
 )
+from quill_invoicing.domain.operator_alert import RailNotice
 from quill_invoicing.ports import RailRefused
 
 CARD_DECLINED = "card_declined"
@@ -64,6 +69,12 @@ class MemoryRail:
         self.calls: list[str] = []
         self.declines: set[str] = set()
         """Customers whose card is refused."""
+        self.archived: set[str] = set()
+        """Products that nobody may newly subscribe to."""
+        self.refused_usage: set[str] = set()
+        """Products whose meter takes no reports."""
+        self.now: Callable[[], datetime] = lambda: datetime.min.replace(tzinfo=UTC) + METER_AGE_MAX + TRAVEL_TIME
+        """Decides how old a report is; tests that move time set it."""
         self._answers: dict[str, object] = {}
         self._numbers = itertools.count(1)
         self._losing = 0
@@ -79,27 +90,32 @@ class MemoryRail:
     async def close(self) -> None:
         """There are no connections."""
 
-    async def ensure_customer(self, customer: RailCustomer, *, attempt: Attempt) -> str:
+    async def ensure_customer(self, customer: RailCustomer, *, attempt: Attempt) -> MadeCustomer:
         def make() -> str:
             identifier = f"cus_{next(self._numbers)}"
             self.customers[identifier] = customer
             return identifier
 
         known = next((key for key, each in self.customers.items() if each == customer), None)
-        return known if attempt.is_repeat and known is not None else self._once(attempt, make)
+        return MadeCustomer(known if attempt.is_repeat and known is not None else self._once(attempt, make))
 
     async def ensure_subscription(self, order: SubscriptionOrder, *, attempt: Attempt) -> RailSubscription:
         if order.existing is not None and self.subscriptions[order.existing].is_live:
             kept = self.subscriptions[order.existing]
-            kept.items = order.items
-            return RailSubscription(order.existing, kept.billed_from)
+            had = {item.product_key for item in kept.items}
+            kept.items = tuple(
+                item for item in order.items if item.product_key in had or item.product_key not in self.archived
+            )
+            return self._subscribed(order.existing, order)
 
-        def make() -> RailSubscription:
+        items = tuple(item for item in order.items if item.product_key not in self.archived)
+
+        def make() -> str:
             identifier = f"sub_{next(self._numbers)}"
-            self.subscriptions[identifier] = _Subscription(order.customer, order.items, order.period.start)
-            return RailSubscription(identifier, order.period.start)
+            self.subscriptions[identifier] = _Subscription(order.customer, items, order.period.start)
+            return identifier
 
-        return self._once(attempt, make)
+        return self._subscribed(self._once(attempt, make) if items else None, order)
 
     async def end_subscription(self, subscription: str, *, attempt: Attempt) -> None:
         def end() -> None:
@@ -108,6 +124,9 @@ class MemoryRail:
         self._once(attempt, end)
 
     async def report_usage(self, report: MeterReport, *, attempt: Attempt) -> None:
+        if report.product_key in self.refused_usage or is_too_old(report.timestamp, now=self.now() - TRAVEL_TIME):
+            raise RailRefused(f"400: the meter of {report.product_key} does not take this report")
+
         def take() -> None:
             if report.identifier not in {each.identifier for each in self.reports}:
                 self.reports.append(report)
@@ -188,6 +207,20 @@ class MemoryRail:
         found = self.invoices[invoice]
         return found.frozen if found.frozen is not None else self._lines(found)
 
+    def _subscribed(self, reference: str | None, order: SubscriptionOrder) -> RailSubscription:
+        if reference is None:
+            items: tuple[RailItem, ...] = ()
+            billed_from = order.period.start
+        else:
+            items, billed_from = self.subscriptions[reference].items, self.subscriptions[reference].billed_from
+        rated = frozenset(item.product_key for item in items)
+        notices = tuple(
+            RailNotice("price_archived", item.price_id, "archived")
+            for item in order.items
+            if item.product_key in self.archived
+        )
+        return RailSubscription(reference, billed_from, rated, notices)
+
     def _add_invoice(self, invoice: _Invoice) -> str:
         reference = f"in_{next(self._numbers)}"
         self.invoices[reference] = invoice
@@ -222,7 +255,8 @@ class MemoryRail:
                     for line in rating.lines
                 ]
         own = [
-            RailLine(line.product_key, line.description, line.quantity, line.amount_minor) for line in invoice.charged
+            RailLine(line.product_key, line.description, line.quantity, line.amount_minor, line.label)
+            for line in invoice.charged
         ]
         return rated + own
 

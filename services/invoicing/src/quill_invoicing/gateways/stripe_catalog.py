@@ -1,9 +1,10 @@
-"""Products, meters and prices at Stripe, made when a subscription first needs them."""
+"""Products, meters and prices at Stripe, made when a subscription first needs them; archived ones are left alone."""
 
 import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -11,20 +12,43 @@ from quill_pricing.currency import minor_unit_places
 from quill_pricing.period import Interval
 from stripe import InvalidRequestError, StripeClient
 
-from quill_invoicing.domain.collection import RailItem
+from quill_invoicing.domain.collection import Attempt, RailItem
+from quill_invoicing.domain.operator_alert import RailNotice
+from quill_invoicing.gateways.stripe_writes import asked, write
+from quill_invoicing.ports import RailRefused
 
 PREFIX = "quill_"
 PAGE = 100
 PAGES_MAX = 20
 HTTP_NOT_FOUND = 404
+EVENT_NAME_LENGTH_MAX = 100
+METADATA_LENGTH_MAX = 500
+DIGEST_LENGTH = 16
 
 
 class UnpricedAtStripe(ValueError):
     """The price cannot be expressed as a metered Stripe price."""
 
 
+@dataclass(frozen=True, slots=True)
+class CatalogPrice:
+    """A price at Stripe.
+
+    Attributes:
+        reference: Its id; None when there is none.
+        notice: Why it cannot be sold to anybody who does not have it yet; None when it can.
+    """
+
+    reference: str | None
+    notice: RailNotice | None = None
+
+
 class StripeCatalog:
-    """Finds or makes catalog objects; remembers what it found, since prices and meters never change."""
+    """Finds or makes catalog objects; remembers prices that can be sold, until `forget`.
+
+    What a person archived stays archived. Who has such a price keeps it; for the others there is none, and nothing is
+    made in its place: a second product of one type never exists.
+    """
 
     def __init__(self, client: StripeClient) -> None:
         self._client = client
@@ -32,44 +56,63 @@ class StripeCatalog:
         self._meters: dict[str, str] = {}
         self._making = asyncio.Lock()
 
-    async def price(self, item: RailItem, interval: Interval) -> str:
-        """The id of the metered price of an item, with its product and its meter (formula ``last``, L12).
+    def forget(self) -> None:
+        """Look everything up again: a person changed something at Stripe."""
+        self._prices.clear()
+        self._meters.clear()
 
-        Raises:
-            UnpricedAtStripe: its model is not one that Stripe meters.
-        """
+    async def price(self, item: RailItem, interval: Interval, attempt: Attempt) -> CatalogPrice:
+        """The metered price of an item, with its product and its meter (formula ``last``, L12)."""
         key = lookup_key(item, interval)
-        if key not in self._prices:
-            async with self._making:
-                if key not in self._prices:
-                    self._prices[key] = await self._find_or_make_price(item, interval, key)
-        return self._prices[key]
+        if key in self._prices:
+            return CatalogPrice(self._prices[key])
+        async with self._making:
+            if key in self._prices:
+                return CatalogPrice(self._prices[key])
+            try:
+                found = await asked(self._find_or_make_price(item, interval, attempt.of(f"price:{key}")))
+            except (UnpricedAtStripe, RailRefused) as error:
+                return CatalogPrice(None, RailNotice("price_refused", item.price_id, str(error)))
+            if found.reference is not None and found.notice is None:
+                self._prices[key] = found.reference
+            return found
 
     async def meter(self, product_key: str) -> str | None:
         """The id of a product's active meter; None when there is none."""
         name = event_name(product_key)
         if name not in self._meters:
-            params: Any = {"status": "active", "limit": PAGE}
-            for _ in range(PAGES_MAX):
-                page = await self._client.v1.billing.meters.list_async(params=params)
-                self._meters.update({meter.event_name: meter.id for meter in page.data})
-                if not page.has_more:
-                    break
-                params = {**params, "starting_after": page.data[-1].id}
+            self._meters.update({each.event_name: each.id for each in await self._meters_that_are("active")})
         return self._meters.get(name)
 
-    async def _find_or_make_price(self, item: RailItem, interval: Interval, key: str) -> str:
-        found = await self._client.v1.prices.list_async(params={"lookup_keys": [key], "active": True, "limit": 1})
-        if found.data:
-            return found.data[0].id
-        product = await self._product(item.product_key)
-        meter = await self.meter(item.product_key) or await self._make_meter(item.product_key)
+    async def _find_or_make_price(self, item: RailItem, interval: Interval, attempt: Attempt) -> CatalogPrice:
+        key = lookup_key(item, interval)
+        priced = amounts(item.price_document)
+        found = await self._price_at(key)
+        product = await self._product(item.product_key, attempt)
+        meter = await self._meter_or_new(item.product_key, attempt)
+        reference = None if found is None else found.id
+        for is_archived, kind, subject in (
+            (found is not None and not found.active, "price_archived", reference or key),
+            (not product.active, "product_archived", product.id),
+            (
+                meter is None or (found is not None and found.recurring.meter != meter),
+                "meter_archived",
+                event_name(item.product_key),
+            ),
+        ):
+            if is_archived:
+                return CatalogPrice(reference, _archived(kind, subject, item))
+        if found is not None:
+            return CatalogPrice(found.id)
         params: Any = {
-            **amounts(item.price_document),
+            **priced,
             "currency": item.price_document.get("currency", "usd"),
-            "product": product,
+            "product": product.id,
             "lookup_key": key,
-            "metadata": {"quill_price_id": item.price_id, "quill_product_key": item.product_key},
+            "metadata": {
+                "quill_price_id": item.price_id[:METADATA_LENGTH_MAX],
+                "quill_product_key": item.product_key,
+            },
             "recurring": {
                 "interval": interval.unit,
                 "interval_count": interval.count,
@@ -77,46 +120,101 @@ class StripeCatalog:
                 "meter": meter,
             },
         }
-        made = await self._client.v1.prices.create_async(
-            params=params,
-            options={"idempotency_key": f"price:{key}"},
+        made = await write(
+            attempt,
+            send=lambda options: self._client.v1.prices.create_async(params=params, options=options),
+            find=lambda: self._price_at(key),
         )
-        return made.id
+        return CatalogPrice(made.id)
 
-    async def _product(self, product_key: str) -> str:
+    async def _price_at(self, key: str) -> Any:
+        """The price with a lookup key, archived or not; listing is up to date at once."""
+        for is_active in (True, False):
+            page = await self._client.v1.prices.list_async(
+                params={"lookup_keys": [key], "active": is_active, "limit": 1}
+            )
+            if page.data:
+                return page.data[0]
+        return None
+
+    async def _product(self, product_key: str, attempt: Attempt) -> Any:
         identifier = PREFIX + product_key
+        found = await self._product_at(identifier)
+        if found is not None:
+            return found
+        params: Any = {
+            "id": identifier,
+            "name": product_key.replace("_", " ").capitalize(),
+            "metadata": {"quill_product_key": product_key, "posthog_type": product_key},
+        }
+        return await write(
+            attempt.of(f"product:{identifier}"),
+            send=lambda options: self._client.v1.products.create_async(params=params, options=options),
+            find=lambda: self._product_at(identifier),
+        )
+
+    async def _product_at(self, identifier: str) -> Any:
         try:
-            return (await self._client.v1.products.retrieve_async(identifier)).id
+            return await self._client.v1.products.retrieve_async(identifier)
         except InvalidRequestError as error:
             if error.http_status != HTTP_NOT_FOUND:
                 raise
-        made = await self._client.v1.products.create_async(
-            params={
-                "id": identifier,
-                "name": product_key.replace("_", " ").capitalize(),
-                "metadata": {"quill_product_key": product_key, "posthog_type": product_key},
-            },
-            options={"idempotency_key": f"product:{identifier}"},
-        )
-        return made.id
+        return None
 
-    async def _make_meter(self, product_key: str) -> str:
+    async def _meter_or_new(self, product_key: str, attempt: Attempt) -> str | None:
+        """The active meter, made when there never was one; None when a person deactivated it."""
+        known = await self.meter(product_key)
         name = event_name(product_key)
-        made = await self._client.v1.billing.meters.create_async(
-            params={
-                "display_name": product_key.replace("_", " ").capitalize(),
-                "event_name": name,
-                "default_aggregation": {"formula": "last"},
-            },
-            options={"idempotency_key": f"meter:{name}"},
+        if known is not None:
+            return known
+        if any(each.event_name == name for each in await self._meters_that_are("inactive")):
+            return None
+        params: Any = {
+            "display_name": product_key.replace("_", " ").capitalize(),
+            "event_name": name,
+            "default_aggregation": {"formula": "last"},
+        }
+
+        async def found_meter() -> Any:
+            return next((each for each in await self._meters_that_are("active") if each.event_name == name), None)
+
+        made: Any = await write(
+            attempt.of(f"meter:{name}"),
+            send=lambda options: self._client.v1.billing.meters.create_async(params=params, options=options),
+            find=found_meter,
         )
         self._meters[name] = made.id
-        return made.id
+        return str(made.id)
+
+    async def _meters_that_are(self, status: str) -> list[Any]:
+        found: list[Any] = []
+        params: Any = {"status": status, "limit": PAGE}
+        for _ in range(PAGES_MAX):
+            page = await self._client.v1.billing.meters.list_async(params=params)
+            found += page.data
+            if not page.has_more:
+                break
+            params = {**params, "starting_after": page.data[-1].id}
+        return found
+
+
+def _archived(kind: str, subject: str, item: RailItem) -> RailNotice:
+    what = kind.removesuffix("_archived")
+    return RailNotice(
+        kind,  # type: ignore[arg-type]
+        subject,
+        f"the {what} of {item.product_key} ({item.price_id}) is archived at Stripe: customers who have it keep it, "
+        "others are charged by own lines. Unarchive it, or sell another price",
+    )
 
 
 def event_name(product_key: str) -> str:
-    """The name of a product's meter events."""
-    return PREFIX + product_key
+    """The name of a product's meter events; one too long for Stripe ends in its digest."""
+    name = PREFIX + product_key
+    if len(name) <= EVENT_NAME_LENGTH_MAX:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:DIGEST_LENGTH]
+    return f"{name[: EVENT_NAME_LENGTH_MAX - DIGEST_LENGTH - 1]}_{digest}"
 
 
 def product_key_of(product: str | None) -> str | None:

@@ -12,11 +12,13 @@ from quill_pricing.period import BillingPeriod
 from quill_invoicing.domain.closing import ClosedPeriod, LateUsage
 from quill_invoicing.domain.credits import CreditEntry
 from quill_invoicing.domain.invoice import MOVES, IllegalMove, Invoice, NotADraft
+from quill_invoicing.domain.operator_alert import OperatorAlert
 from quill_invoicing.domain.period_usage import KnownUsage, PeriodUsage
 from quill_invoicing.domain.reconciliation import Reconciliation
 from quill_invoicing.domain.terms import CustomerTerms, TermsHistory
 from quill_invoicing.domain.webhook import Webhook
 from quill_invoicing.ports import SNAPSHOT_PERIODS, PersonsChange, PlannedEffect, RailAccount, SentReport
+from quill_invoicing.store.memory_alerts import MemoryAlertRows
 from quill_invoicing.store.memory_credits import MemoryCreditRows
 from quill_invoicing.store.memory_sources import MemorySourceRows, SourceState
 
@@ -63,16 +65,18 @@ class State:
     reports: dict[ProductKey, SentReport] = field(default_factory=dict)
     webhooks: dict[str, _Delivery] = field(default_factory=dict)
     credits: dict[str, CreditEntry] = field(default_factory=dict)
+    alerts: dict[str, OperatorAlert] = field(default_factory=dict)
     of_sources: SourceState = field(default_factory=SourceState)
 
 
-class MemoryTransaction(MemorySourceRows, MemoryCreditRows):
+class MemoryTransaction(MemorySourceRows, MemoryCreditRows, MemoryAlertRows):
     """One transaction over a copy of the state."""
 
     def __init__(self, state: State) -> None:
         self.state = state
         self._of_sources = state.of_sources
         self._credits = state.credits
+        self._alerts = state.alerts
 
     async def customer_revision(self, organization_id: str) -> int:
         customer = self.state.customers.get(organization_id)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from quill_runtime.database import Database, Transaction
 from quill_runtime.outbox import Outbox
 
+from quill_invoicing.store.alert_rows import AlertRows
 from quill_invoicing.store.credit_rows import CreditRows
 from quill_invoicing.store.customer_rows import CustomerRows
 from quill_invoicing.store.invoice_rows import InvoiceRows
@@ -14,7 +15,7 @@ from quill_invoicing.store.source_rows import SourceRows
 from quill_invoicing.store.usage_rows import UsageRows
 
 
-class PostgresTransaction(CustomerRows, UsageRows, SourceRows, InvoiceRows, CreditRows, RailRows):
+class PostgresTransaction(CustomerRows, UsageRows, SourceRows, InvoiceRows, CreditRows, RailRows, AlertRows):
     """Everything this service owns, inside one transaction; announcements go to the outbox with it."""
 
     def __init__(self, transaction: Transaction, outbox: Outbox) -> None:

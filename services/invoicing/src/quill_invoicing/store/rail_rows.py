@@ -38,7 +38,12 @@ class RailRows:
         if row is None:
             return None
         return RailAccount(
-            row.organization_id, row.customer, row.subscription, row.subscribed_revision, row.billed_from
+            row.organization_id,
+            row.customer,
+            row.subscription,
+            row.subscribed_revision,
+            row.billed_from,
+            {product: datetime.fromisoformat(since) for product, since in row.rated_from.items()},
         )
 
     async def save_rail_account(self, account: RailAccount) -> None:
@@ -47,6 +52,7 @@ class RailRows:
             "subscription": account.subscription,
             "subscribed_revision": account.subscribed_revision,
             "billed_from": account.billed_from,
+            "rated_from": {product: since.isoformat() for product, since in account.rated_from.items()},
         }
         await self._connection.execute(
             insert(rail_customers)

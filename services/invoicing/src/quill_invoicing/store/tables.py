@@ -210,7 +210,25 @@ rail_customers = Table(
     Column("subscription", String, nullable=True),
     Column("subscribed_revision", BigInteger, nullable=True),
     Column("billed_from", _Instant, nullable=True),
+    Column("rated_from", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     comment="The customer and subscription at the payment rail, and the terms' revision the latter was last set to.",
+)
+
+operator_alerts = Table(
+    "operator_alerts",
+    metadata,
+    Column("alert_id", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("detail", String, nullable=False),
+    Column("first_seen_at", _Instant, nullable=False),
+    Column("last_seen_at", _Instant, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("resolved_at", _Instant, nullable=True),
+    Column("resolved_by", String, nullable=True),
+    Column("reason", String, nullable=True),
+    Index("operator_alerts_open_idx", "last_seen_at", postgresql_where=text("resolved_at is null")),
+    comment="What an operator must know of the payment rail, until a named person resolves it.",
 )
 
 meter_reports = Table(

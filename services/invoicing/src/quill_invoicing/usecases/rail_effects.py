@@ -10,8 +10,17 @@ from typing import Any
 
 from quill_pricing.period import BillingPeriod, BillingSchedule, Interval
 
-from quill_invoicing.domain.collection import Attempt, MeterReport, RailCustomer, RailItem, SubscriptionOrder
-from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PaymentRail, RailAccount
+from quill_invoicing.domain.collection import (
+    Attempt,
+    MeterReport,
+    RailCustomer,
+    RailItem,
+    SubscriptionOrder,
+    is_too_old,
+)
+from quill_invoicing.domain.operator_alert import RailNotice
+from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PaymentRail, RailAccount, RailRefused
+from quill_invoicing.usecases.operator_alerts import notice_documents, raise_noticed
 from quill_invoicing.usecases.record_usage import report_running_usage
 
 HOLD_TRIES = 6
@@ -28,11 +37,15 @@ async def ensure_customer(
 ) -> dict[str, Any]:
     """Make the customer at the rail."""
     customer = RailCustomer(organization_id, request["name"], request["email"])
-    return {"customer": await rail.ensure_customer(customer, attempt=attempt)}
+    made = await rail.ensure_customer(customer, attempt=attempt)
+    return {"customer": made.reference, "notices": notice_documents(made.notices)}
 
 
-async def conclude_customer(organization_id: str, result: Mapping[str, Any], *, tx: InvoicingTransaction) -> None:
+async def conclude_customer(
+    organization_id: str, result: Mapping[str, Any], *, tx: InvoicingTransaction, now: datetime
+) -> None:
     """Remember it."""
+    await raise_noticed(result, tx=tx, now=now)
     if await tx.rail_account(organization_id) is None:
         await tx.save_rail_account(RailAccount(organization_id, result["customer"]))
 
@@ -48,7 +61,8 @@ async def ensure_subscription(
 ) -> dict[str, Any]:
     """Make the subscription at the rail equal to the terms; older terms than those applied are passed over.
 
-    It begins with the billing period that we are in now: what ended before is collected from our own lines.
+    Products that the rail cannot rate are left out: their usage is charged by our own lines. The subscription begins
+    with the billing period that we are in now: what ended before is collected from our own lines.
 
     Raises:
         NotReadyYet: the customer is not there yet.
@@ -76,6 +90,9 @@ async def ensure_subscription(
         "subscription": made.reference,
         "billed_from": made.billed_from.isoformat(),
         "revision": request["revision"],
+        "period_start": period.start.isoformat(),
+        "rated": sorted(made.rated),
+        "notices": notice_documents(made.notices),
     }
 
 
@@ -84,15 +101,19 @@ async def conclude_subscription(
 ) -> None:
     """Remember it, and report the running quantities again: a swapped item begins at zero there (V14)."""
     account = await tx.rail_account(organization_id)
-    if account is None or result["subscription"] is None:
+    if account is None or "revision" not in result:
         return
+    await raise_noticed(result, tx=tx, now=now)
     is_same = account.subscription == result["subscription"] and account.billed_from is not None
+    since = datetime.fromisoformat(result["period_start"])
+    known = account.rated_from if is_same else {}
     await tx.save_rail_account(
         replace(
             account,
             subscription=result["subscription"],
             subscribed_revision=result["revision"],
             billed_from=account.billed_from if is_same else datetime.fromisoformat(result["billed_from"]),
+            rated_from={product: known.get(product, since) for product in result["rated"]},
         )
     )
     period = await tx.open_period(organization_id)
@@ -117,13 +138,25 @@ async def conclude_end(organization_id: str, result: Mapping[str, Any], *, tx: I
     """Forget it, unless another has taken its place."""
     account = await tx.rail_account(organization_id)
     if account is not None and account.subscription == result["subscription"]:
-        await tx.save_rail_account(replace(account, subscription=None, subscribed_revision=None, billed_from=None))
+        await tx.save_rail_account(
+            replace(account, subscription=None, subscribed_revision=None, billed_from=None, rated_from={})
+        )
 
 
 async def report_usage(
-    organization_id: str, request: Mapping[str, Any], *, store: InvoicingStore, rail: PaymentRail, attempt: Attempt
+    organization_id: str,
+    request: Mapping[str, Any],
+    *,
+    store: InvoicingStore,
+    rail: PaymentRail,
+    attempt: Attempt,
+    now: datetime,
 ) -> dict[str, Any]:
-    """Report a running quantity."""
+    """Report a running quantity. It is a courtesy: the closing sends the final one, or charges our own lines.
+
+    So a report that the rail refuses is given up and noticed. One that is too old, or about a product that the rail
+    does not rate, is not sent.
+    """
     account = await _account(organization_id, store=store)
     report = MeterReport(
         customer=account.customer,
@@ -131,7 +164,13 @@ async def report_usage(
         quantity=request["quantity"],
         timestamp=datetime.fromisoformat(request["timestamp"]),
     )
-    await rail.report_usage(report, attempt=attempt)
+    if report.product_key not in account.rated_from or is_too_old(report.timestamp, now=now):
+        return {"identifier": None}
+    try:
+        await rail.report_usage(report, attempt=attempt)
+    except RailRefused as refusal:
+        notice = RailNotice("usage_refused", report.product_key, str(refusal))
+        return {"identifier": None, "notices": notice_documents([notice])}
     return {"identifier": report.identifier}
 
 

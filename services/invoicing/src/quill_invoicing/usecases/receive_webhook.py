@@ -4,10 +4,12 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from quill_invoicing.domain.operator_alert import RailNotice
 from quill_invoicing.domain.webhook import Webhook
 from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PaymentRail, PlannedEffect
 from quill_invoicing.usecases.close_period import HOLD_DRAFT
 from quill_invoicing.usecases.collect_invoice import refresh_invoice
+from quill_invoicing.usecases.operator_alerts import raise_alert
 
 REFRESHING = frozenset(
     {
@@ -49,8 +51,13 @@ async def _act(
     webhook: Webhook, *, store: InvoicingStore, rail: PaymentRail | None, expected: str, now: datetime
 ) -> str:
     if webhook.api_version is not None and webhook.api_version != expected:
-        log.error("webhook.api_version", event_id=webhook.event_id, found=webhook.api_version, expected=expected)
-        return f"refused_api_version_{webhook.api_version}"
+        log.warning("webhook.api_version", event_id=webhook.event_id, found=webhook.api_version, expected=expected)
+        # Its body has another form. We act on the object's present state, fetched in our version, so that is no matter.
+        detail = (
+            f"webhooks come in version {webhook.api_version}, we pin {expected}: set the endpoint's version to ours"
+        )
+        async with store.begin() as tx:
+            await raise_alert(RailNotice("other_api_version", webhook.api_version, detail), tx=tx, now=now)
     if webhook.object_id is None:
         return "recorded"
     if webhook.type == "invoice.created":
@@ -77,6 +84,7 @@ async def _postpone(webhook: Webhook, problem: str, *, store: InvoicingStore, no
     async with store.begin() as tx:
         if webhook.attempts + 1 >= ATTEMPTS_MAX:
             await tx.mark_webhook(webhook.event_id, outcome=f"gave_up: {problem}"[:500], processed_at=now)
+            await raise_alert(RailNotice("webhook_given_up", webhook.event_id, problem[:500]), tx=tx, now=now)
             return
         wait = RETRY_AFTER[min(webhook.attempts, len(RETRY_AFTER) - 1)]
         await tx.postpone_webhook(webhook.event_id, problem=problem[:500], due_at=now + wait)
