@@ -64,13 +64,15 @@ class MeteredUsage:
             check_quantity(quantity)
 
     def used_before(self, instant: datetime, period: BillingPeriod) -> int:
-        """``used(t)``: 0 at the period's start, ``total`` from its end on."""
+        """``used(t)``: 0 at the period's start, ``total`` from its end on; never more than at a later instant."""
         if instant <= period.start and not self.is_last_value:
             return 0
         if instant >= period.end:
             return self.total
-        known = self.before.get(instant, self.total)
-        return known if self.is_last_value else min(known, self.total)
+        if self.is_last_value:
+            return self.before.get(instant, self.total)
+        # Usage only grows: what a later cut says bounds an earlier one that no report told apart.
+        return min([self.total, *(known for at, known in self.before.items() if at >= instant)])
 
 
 def billed_quantity(usage: MeteredUsage, terms: Sequence[BillingTerms], period: BillingPeriod) -> int:

@@ -14,38 +14,52 @@ from quill_usage_ingest.ports import UsageTransaction
 from quill_usage_ingest.usecases.replay_reports import counts, replay
 
 
-def cuts_after(reports: Iterable[UsageReport], standings: Mapping[str, UsageStanding]) -> set[CutKey]:
-    """The cuts that these reports may say something new about: those of their period, after their window began."""
-    touched: set[CutKey] = set()
-    for report in reports:
-        standing = standings[report.organization_id]
-        if standing.cuts:
-            period = standing.schedules.period_containing(report.window.start)
-            touched |= {
-                CutKey(report.organization_id, period, at)
-                for at in standing.cuts
-                if report.window.start < at and period.start < at < period.end
-            }
-    return touched
+async def count_cuts_after(
+    reports: Iterable[UsageReport], standings: Mapping[str, UsageStanding], *, tx: UsageTransaction
+) -> set[str]:
+    """Count the cuts that entered reports may say something about; returns the organizations of which one changed.
 
-
-async def raise_cuts(keys: Collection[CutKey], *, tx: UsageTransaction) -> set[str]:
-    """Count these cuts after reports were entered; no number falls (L3). Returns the organizations that changed."""
-    if not keys:
+    No number falls, unless a report is a correction: then the counters it names are made again (L3).
+    """
+    touched = _touched(reports, standings)
+    if not touched:
         return set()
     dated = MeterMap.of(await tx.metered_products()).dated
     archived = await tx.archived_months()
-    stored = await tx.cuts(keys)
+    stored = await tx.cuts(touched.keys())
     changed: dict[CutKey, CutUsage] = {}
-    for key in sorted(keys, key=lambda each: (each.organization_id, each.at)):
+    for key, corrected in sorted(touched.items(), key=lambda item: (item[0].organization_id, item[0].at)):
         if first_archived(archived, key.period.start, key.at) is not None:
             continue  # Its cells are not all here; what was counted stays.
         before = stored.get(key)
         after = await _replayed(key, dated, tx) if before is None else before.raised(await _counted(key, dated, tx))
+        if before is not None and corrected:
+            replayed = await _replayed(key, dated, tx)
+            after = after.corrected(_with_dated(corrected, key, dated), replayed.counters)
         if after != before:
             changed[key] = after
     await tx.save_cuts(changed)
     return {key.organization_id for key in changed}
+
+
+def _touched(reports: Iterable[UsageReport], standings: Mapping[str, UsageStanding]) -> dict[CutKey, set[str]]:
+    """The cuts of the reports' periods after their windows began, each with the counters that a correction names."""
+    touched: dict[CutKey, set[str]] = {}
+    for report in reports:
+        standing = standings[report.organization_id]
+        if not standing.cuts:
+            continue
+        period = standing.schedules.period_containing(report.window.start)
+        for at in standing.cuts:
+            if report.window.start < at and period.start < at < period.end:
+                counters = touched.setdefault(CutKey(report.organization_id, period, at), set())
+                if report.correction is not None:
+                    counters.update(report.counters)
+    return touched
+
+
+def _with_dated(counters: Iterable[str], key: CutKey, dated: DatedCounters) -> set[str]:
+    return {name for counter in counters for name in (counter, *dated.names(counter, key.period))}
 
 
 async def count_new_cuts(organization: Organization, *, tx: UsageTransaction) -> bool:

@@ -11,7 +11,7 @@ from quill_usage_ingest.domain.organization import UsageStanding
 from quill_usage_ingest.domain.usage_book import YEARS, PeriodKey, Refusal, UsageBook, Verdict
 from quill_usage_ingest.ports import ArrivedReport, UsageTransaction
 from quill_usage_ingest.usecases.accounts import find_account
-from quill_usage_ingest.usecases.count_cuts import cuts_after, raise_cuts
+from quill_usage_ingest.usecases.count_cuts import count_cuts_after
 from quill_usage_ingest.usecases.new_sources import new_sources
 
 
@@ -35,7 +35,7 @@ async def record_reports(
     added = new_sources(((item.report.organization_id, item.report.source) for item, _ in kept), standings)
     await tx.add_sources(added)
     await tx.keep_reports(kept, now=now)
-    moved = await raise_cuts(cuts_after((item.report for item, _ in kept), standings), tx=tx)
+    moved = await count_cuts_after((item.report for item, _ in kept), standings, tx=tx)
     # Snapshots name the sources, so a new one is a new revision even if its report changed no number.
     named = {organization_id: standings[organization_id].usage_revision + 1 for organization_id in {*added, *moved}}
     await tx.save_revisions(named | book.new_revisions, is_publication_due=is_publication_due)
