@@ -128,7 +128,7 @@ class StripeSubscriptions:
         )
 
     async def _set_items(self, subscription: Any, prices: Sequence[str], attempt: Attempt) -> Any:
-        """Swap items in one call without proration: with it, usage so far would be billed twice (facts 2.4)."""
+        """Swap items in one call without proration: with it, usage so far would be billed twice."""
 
         async def equal() -> Any:
             found = await self._client.v1.subscriptions.retrieve_async(subscription.id)

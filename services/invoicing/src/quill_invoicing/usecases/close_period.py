@@ -10,7 +10,7 @@ from quill_invoicing.domain.closing import ClosedPeriod
 from quill_invoicing.domain.completeness_gate import NOBODY_EXPECTED, ExpectedSources
 from quill_invoicing.domain.credits import credit_line, entry_of_new
 from quill_invoicing.domain.invoice import Invoice, invoice_id_of, invoice_number
-from quill_invoicing.domain.invoice_lines import bill_period
+from quill_invoicing.domain.invoice_lines import Statement, bill_period
 from quill_invoicing.domain.period_close import Grace, period_from
 from quill_invoicing.domain.terms import CustomerTerms
 from quill_invoicing.ports import InvoicingStore, InvoicingTransaction, PlannedEffect
@@ -72,37 +72,18 @@ async def close_period(
     newest = history.versions[-1]
     owner = history.within(period)[-1][1] if history.within(period) else newest
     is_invoiced = bool(statement.is_billed or adjustments)
-    invoice_id = invoice_id_of(organization_id, period) if is_invoiced else None
-    is_first = await tx.close(
-        ClosedPeriod(
-            organization_id=organization_id,
-            period=period,
-            closed_at=now,
-            usage_revision=usage.revision,
-            invoice_id=invoice_id,
-            billed=statement.billed,
-            waivers=waivers,
-        )
+    closed = ClosedPeriod(
+        organization_id=organization_id,
+        period=period,
+        closed_at=now,
+        usage_revision=usage.revision,
+        invoice_id=invoice_id_of(organization_id, period) if is_invoiced else None,
+        billed=statement.billed,
+        waivers=waivers,
     )
-    if is_first and invoice_id is not None:
-        currency = statement.currency or adjustments[0].currency
-        lines = (*statement.lines, *(adjustment.line for adjustment in adjustments))
-        balance = await tx.credit_balance(organization_id, currency)
-        credit = credit_line(lines, balance_minor=balance, currency=currency, period=period)
-        draft = Invoice(
-            invoice_id=invoice_id,
-            number=invoice_number(now.year, await tx.next_invoice_sequence(now.year)),
-            organization_id=organization_id,
-            customer_id=owner.customer_id,
-            revision=1,
-            status="draft",
-            currency=currency,
-            collection_mode=owner.collection_mode,
-            period=period,
-            usage_revision=usage.revision,
-            lines=lines if credit is None else (*lines, credit),
-            created_at=now,
-        )
+    is_first = await tx.close(closed)
+    if is_first and closed.invoice_id is not None:
+        draft = await _draft(closed, closed.invoice_id, statement, adjustments, owner=owner, tx=tx)
         await _issue(draft, adjustments, owner, tx=tx, now=now)
     await tx.move_open_period(organization_id, period_from(period.end, history.schedules))
     await tx.release_closing(organization_id, period.start)
@@ -136,6 +117,37 @@ async def hold_drafts(*, store: InvoicingStore, now: datetime, limit: int) -> in
                 now=now,
             )
     return len(waiting)
+
+
+async def _draft(
+    closed: ClosedPeriod,
+    invoice_id: str,
+    statement: Statement,
+    adjustments: tuple[Adjustment, ...],
+    *,
+    owner: CustomerTerms,
+    tx: InvoicingTransaction,
+) -> Invoice:
+    """The invoice of a closed period: what it costs, what late usage changes, and the credit it keeps or uses."""
+    currency = statement.currency or adjustments[0].currency
+    lines = (*statement.lines, *(adjustment.line for adjustment in adjustments))
+    balance = await tx.credit_balance(closed.organization_id, currency)
+    credit = credit_line(lines, balance_minor=balance, currency=currency, period=closed.period)
+    year = closed.closed_at.year
+    return Invoice(
+        invoice_id=invoice_id,
+        number=invoice_number(year, await tx.next_invoice_sequence(year)),
+        organization_id=closed.organization_id,
+        customer_id=owner.customer_id,
+        revision=1,
+        status="draft",
+        currency=currency,
+        collection_mode=owner.collection_mode,
+        period=closed.period,
+        usage_revision=closed.usage_revision,
+        lines=lines if credit is None else (*lines, credit),
+        created_at=closed.closed_at,
+    )
 
 
 async def _issue(
