@@ -8,6 +8,7 @@ from quill_contracts import topics
 from quill_runtime.assembly import Foundation, lay_foundation
 from quill_runtime.consumer import Consumer
 from quill_runtime.lifecycle import Component, Service
+from quill_runtime.read_up_to_now import ReadUpToNow
 
 from quill_subscriptions import consumers, jobs
 from quill_subscriptions.api.access import Access
@@ -30,12 +31,13 @@ def build(settings: SubscriptionsSettings) -> Service:
     access = Access(foundation.keyring, foundation.tokens, foundation.clock)
     catalog_file = jobs.CatalogFile(settings.catalog_file, store, foundation.clock)
     foundation.health.checks["catalog"] = catalog_file.check
-    consuming: list[Consumer[Any]] = [foundation.consumer(consumers.period_usage(store.within))]
+    usage = foundation.consumer(consumers.period_usage(store.within))
+    consuming: list[Consumer[Any]] = [usage]
     if settings.update_queues:
         consuming.append(foundation.consumer(consumers.limit_transitions(store.within)))
     return foundation.service(
         routers=[
-            billing_routes(store, access),
+            billing_routes(store, access, ReadUpToNow(usage, foundation.database).wait),
             customer_routes(store, access),
             quantity_routes(store, access),
             license_routes(store, access),

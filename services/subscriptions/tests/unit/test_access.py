@@ -135,7 +135,7 @@ async def test_only_operators_see_other_peoples_customers(caller: Any, method: s
 def test_every_route_declares_one_policy(access: Access) -> None:
     store = MemorySubscriptions()
     routers: list[APIRouter] = [
-        billing_routes(store, access),
+        billing_routes(store, access, access.anyone),
         customer_routes(store, access),
         quantity_routes(store, access),
         catalog_routes(store, access),

@@ -134,6 +134,7 @@ def build(settings: UsageIngestSettings) -> Service:
                 clock=foundation.clock,
                 slots=slots,
                 heard=heard,
+                publication=publication,
             ),
             usage_query.router(
                 database=foundation.database, keyring=foundation.keyring, clock=foundation.clock, slots=slots

@@ -874,3 +874,52 @@ async def test_a_token_of_a_license_that_was_just_issued_waits_for_its_key(setti
         unknown = await running.post(daily(organization_id="early"), token=license_token("early", id="license-9"))
         assert (unknown.status_code, unknown.json()["code"]) == (401, "authentication_failed")
         assert 0.9 < time.monotonic() - began < 3
+
+
+async def test_a_report_is_answered_once_kafka_has_its_snapshot(settings):
+    """D16: what the answer says must be in Kafka, so that the next GET can wait for it."""
+    async with run(settings) as running:
+        await running.customer()
+        await running.known()
+        for events in range(100, 120):
+            assert (await running.post(daily(event_count_in_period=events))).status_code == 200
+            topic_end = await end_of_snapshots(running)
+            await running.until(lambda end=topic_end: position_of_output(running, end))
+            assert running.events() == (events, 0, events)
+
+
+async def end_of_snapshots(running: Running) -> int:
+    partition = TopicPartition(topics.PERIOD_USAGE.name, 0)
+    return (await running.output.end_offsets([partition]))[partition]
+
+
+async def position_of_output(running: Running, end: int) -> bool:
+    return await running.output.position(TopicPartition(topics.PERIOD_USAGE.name, 0)) >= end
+
+
+async def test_reports_are_answered_in_time_while_kafka_is_silent(settings, monkeypatch):
+    """D16: a report waited 30 s behind the publication of the one before it, which held its organization."""
+    async with run(settings) as running:
+        await running.customer()
+        await running.known()
+        is_silent = asyncio.Event()
+        publish = KafkaPublisher.publish_all
+        ours = running.publisher
+
+        async def publish_when_heard(publisher: KafkaPublisher, messages: Any) -> None:
+            while publisher is not ours and is_silent.is_set():
+                await asyncio.sleep(0.05)
+            await publish(publisher, messages)
+
+        monkeypatch.setattr(KafkaPublisher, "publish_all", publish_when_heard)
+        is_silent.set()
+        for events in range(100, 106):
+            began = time.monotonic()
+            answer = await running.post(daily(event_count_in_period=events))
+            assert answer.json()["customer"]["usage_summary"]["events"]["usage"] == events
+            assert time.monotonic() - began < 2.5
+        assert running.events() is None
+        is_silent.clear()
+        await running.until(lambda: running.events() == (105, 0, 105))
+        revisions = [snapshot.revision for snapshot in running.snapshots["acme"]]
+        assert revisions == sorted(revisions)

@@ -7,7 +7,7 @@ import pytest
 from quill_usage_ingest.store.memory import MemoryUsage
 from quill_usage_ingest.usecases.accounts import find_account
 from quill_usage_ingest.usecases.project_customers import project_customers
-from quill_usage_ingest.usecases.record_reports import CurrentUsage, NotYours, record_daily_report
+from quill_usage_ingest.usecases.record_reports import CurrentUsage, NotYours, OrganizationUnknown, record_daily_report
 
 NOW = datetime(2026, 10, 20, tzinfo=UTC)
 
@@ -63,7 +63,8 @@ async def test_what_instances_report_adds_up_on_the_account(store, arrived):
 async def test_a_license_that_was_let_go_reports_no_more(store, arrived, organization):
     async with store.begin() as tx:
         await project_customers([organization(revision=2)], tx=tx)
+        reporting = {"license_id": "further", "is_of_region": False, "tx": tx, "now": NOW}
         with pytest.raises(NotYours):
-            await record_daily_report(
-                arrived("its-own", events=2), license_id="further", is_of_region=False, tx=tx, now=NOW
-            )
+            await record_daily_report(arrived("acme", events=2), **reporting)
+        with pytest.raises(OrganizationUnknown):  # kept like that of a license no account ever named; nothing enters
+            await record_daily_report(arrived("its-own", events=2), **reporting)

@@ -1,6 +1,7 @@
 """What PostHog's client calls: the billing object, its changes, the offer, the features (wire contract 1.3)."""
 
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -18,8 +19,13 @@ from quill_subscriptions.wire.billing_object import billing_object, features_doc
 from quill_subscriptions.wire.offer import STANDARD_PLAN, offer_document
 from quill_subscriptions.wire.requests import BillingChange
 
+UsageIsCurrent = Callable[[], Awaitable[object]]
+"""Returns when the usage that Kafka has confirmed by now is here, or after a bounded time."""
 
-def billing_routes(store: SubscriptionsStore, access: Access) -> APIRouter:  # noqa: C901 - a list of routes
+
+def billing_routes(  # noqa: C901 - a list of routes
+    store: SubscriptionsStore, access: Access, usage_is_current: UsageIsCurrent
+) -> APIRouter:
     """``/api/billing``, ``/api/billing/available_product_features``, ``/api/products-v2``."""
     routes = APIRouter(tags=["billing"])
     License = Annotated[LicenseCaller, Depends(access.license_caller)]  # noqa: N806 - a type
@@ -36,6 +42,8 @@ def billing_routes(store: SubscriptionsStore, access: Access) -> APIRouter:  # n
 
     @routes.get("/api/billing")
     async def read_billing(caller: License, *, include_forecasting: bool = True) -> dict[str, Any]:
+        # PostHog applies this answer and the one to its last report; an older one would turn a limit back.
+        await usage_is_current()
         now = access.clock.now()
 
         async def work(tx: SubscriptionsTransaction) -> BillingView:

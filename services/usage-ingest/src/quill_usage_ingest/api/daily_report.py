@@ -23,6 +23,7 @@ from quill_usage_ingest.store.early_reports import TooManyEarlyReports, keep_ear
 from quill_usage_ingest.store.generation_marks import mark_comparisons
 from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.postgres import PostgresUsage
+from quill_usage_ingest.store.publication import SnapshotPublication
 from quill_usage_ingest.store.sources import PostgresSources
 from quill_usage_ingest.store.teams import PostgresTeams
 from quill_usage_ingest.usecases.record_reports import NotYours, OrganizationUnknown, record_daily_report
@@ -41,7 +42,14 @@ _LATER: Final = {"Retry-After": "60"}
 
 
 def router(
-    *, database: Database, outbox: Outbox, keyring: Keyring, clock: Clock, slots: CounterSlots, heard: HeardSources
+    *,
+    database: Database,
+    outbox: Outbox,
+    keyring: Keyring,
+    clock: Clock,
+    slots: CounterSlots,
+    heard: HeardSources,
+    publication: SnapshotPublication,
 ) -> APIRouter:
     """``/api/usage``."""
     routes = APIRouter(tags=["usage"])
@@ -77,6 +85,8 @@ def router(
         if isinstance(current, Refusal):
             raise Problem(400, current.code, current.detail, attr=current.attribute)
         heard.note(caller.attributes["source"], now)
+        # GET /api/billing waits for what Kafka has confirmed, so it is not older than this answer.
+        await publication.confirm_due()
         return to_wire_billing_answer(current, now=now)
 
     return routes

@@ -354,6 +354,14 @@ class PostgresUsage(
             .values(is_publication_due=False)
         )
 
+    async def make_publication_due(self, organization_ids: Collection[str]) -> None:
+        """Have their present state published again."""
+        await self._connection.execute(
+            update(organizations)
+            .where(organizations.c.organization_id == func.any(sorted(organization_ids)))
+            .values(is_publication_due=True)
+        )
+
     async def share_lock_revisions(self, organization_ids: Collection[str]) -> dict[str, Published]:
         """Read revisions and hold writers off until the end of the transaction."""
         parameters = {"organization_id": column_of_texts(sorted(organization_ids))}

@@ -5,13 +5,17 @@ read and sent while its organization's row is locked: a writer with a newer revi
 Messages saved in an outbox beforehand could not promise that, so a row state (`is_publication_due`) takes its place.
 """
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+import structlog
 from quill_contracts.topics import PERIOD_USAGE
 from quill_runtime.database import Database
-from quill_runtime.publisher import Outgoing, Publisher
+from quill_runtime.publisher import Outgoing, Publisher, PublishFailed
+from quill_runtime.shared_question import SharedQuestion
+from sqlalchemy.exc import DBAPIError
 
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.ports import SNAPSHOT_PERIODS
@@ -25,8 +29,12 @@ from quill_usage_ingest.wire.snapshots import PackedPeriod, encode_snapshot
 _NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 DUE_BATCH: Final = 200
 """Organizations published under one set of locks."""
+CONFIRM_SECONDS: Final = 1.0
+"""How long the answer to a report waits for Kafka's confirmation of its snapshot, and a lock for it at most."""
 CONFIRMED_MAX: Final = 200_000
 """Organizations whose newest confirmed revision is remembered; forgetting costs one needless message each."""
+
+log = structlog.get_logger(__name__)
 
 
 class SnapshotPublication:
@@ -37,6 +45,9 @@ class SnapshotPublication:
         self._publisher = publisher
         self._slots = slots
         self._confirmed: dict[str, int] = {}
+        self._passes = SharedQuestion(self._publish_due)
+        self._late: tuple[asyncio.Task[None], frozenset[str]] | None = None
+        """An attempt that Kafka has not confirmed in time, and whose snapshots are in it."""
 
     async def publish_current(self, organization_ids: Collection[str]) -> int:
         """Send the present state of these organizations, changed or not; returns how many were sent.
@@ -56,20 +67,76 @@ class SnapshotPublication:
     async def publish_due(self) -> int:
         """Send the organizations whose new revision nobody else has promised to send, and remember that it was done.
 
+        All who call at the same time share one pass, which begins after their call. It locks the organizations for
+        `CONFIRM_SECONDS` at most, so that reports of them are taken while Kafka is away.
+
         Raises:
             PublishFailed: Kafka did not confirm; they stay due.
         """
+        return await self._passes.answer()
+
+    async def confirm_due(self) -> bool:
+        """Whether Kafka has confirmed what is due now, waiting `CONFIRM_SECONDS` at most. Never raises (D16).
+
+        What is not confirmed stays due.
+        """
+        try:
+            async with asyncio.timeout(CONFIRM_SECONDS):
+                await self.publish_due()
+        except (PublishFailed, TimeoutError, DBAPIError, OSError) as error:
+            log.info("publication.not_confirmed", error=repr(error))
+            return False
+        return True
+
+    async def _publish_due(self) -> int:
+        await self._finish_late_attempt()
         published = 0
         while True:
             async with self._database.begin() as transaction:
                 usage = PostgresUsage(transaction, self._slots)
                 due = await usage.lock_due_for_publication(limit=DUE_BATCH)
-                published += await self._send(usage, due)
+                published += await self._send(usage, due, publish=self._publish_in_time)
                 await usage.publication_done(due.keys())
             if len(due) < DUE_BATCH:
                 return published
 
-    async def _send(self, usage: PostgresUsage, locked: Mapping[str, Published]) -> int:
+    async def _publish_in_time(self, messages: Sequence[Outgoing]) -> None:
+        """Publish, but wait no longer than `CONFIRM_SECONDS`: locks are held meanwhile."""
+        attempt = asyncio.create_task(self._publisher.publish_all(messages))
+        try:
+            done, _ = await asyncio.wait([attempt], timeout=CONFIRM_SECONDS)
+        except asyncio.CancelledError:
+            attempt.cancel()
+            raise
+        if not done:
+            self._late = attempt, frozenset(message.key for message in messages)
+            raise PublishFailed(f"{len(messages)} snapshots not confirmed within {CONFIRM_SECONDS:g} s")
+        attempt.result()
+
+    async def _finish_late_attempt(self) -> None:
+        """Make everything due again that a late attempt may have written after a newer snapshot.
+
+        Raises:
+            PublishFailed: the attempt is still under way; a second one could overtake it.
+        """
+        if self._late is None:
+            return
+        attempt, organization_ids = self._late
+        if not attempt.done():
+            raise PublishFailed("an earlier attempt is still under way")
+        if not attempt.cancelled():
+            attempt.exception()
+        async with self._database.begin() as transaction:
+            await PostgresUsage(transaction, self._slots).make_publication_due(organization_ids)
+        self._late = None
+
+    async def _send(
+        self,
+        usage: PostgresUsage,
+        locked: Mapping[str, Published],
+        *,
+        publish: Callable[[Sequence[Outgoing]], Awaitable[None]] | None = None,
+    ) -> int:
         due = {key: held for key, held in locked.items() if held.revision > 0}
         if not due:
             return 0
@@ -84,7 +151,7 @@ class SnapshotPublication:
         further = places.further if places.has_further else None
         cuts = await usage.cuts_since([key for key, held in due.items() if held.cuts], oldest)
         before = meters_before(cuts, meters)
-        await self._publisher.publish_all(
+        await (publish or self._publisher.publish_all)(
             [
                 Outgoing(
                     PERIOD_USAGE.name,

@@ -90,8 +90,7 @@ async def record_daily_report(
     named = arrived.report.organization_id
     account = await find_account(license_id=license_id, organization_id=named, tx=tx)
     if account is None:
-        is_unknown = await tx.organization(named) is None
-        if is_unknown and (is_of_region or not await tx.has_organization(license_id)):
+        if await _may_become_its_own(named, license_id=license_id, is_of_region=is_of_region, tx=tx):
             raise OrganizationUnknown(named)
         raise NotYours(named)
     organization_id = account.organization_id
@@ -113,6 +112,13 @@ async def record_daily_report(
         meters=MeterMap.of(await tx.metered_products()),
         cuts={cut.at: used for cut, used in (await tx.cuts(cuts)).items()},
     )
+
+
+async def _may_become_its_own(named: str, *, license_id: str, is_of_region: bool, tx: UsageTransaction) -> bool:
+    """Whether nobody has the organization, and the license has no account that tells it does not belong there."""
+    if await tx.organization(named) is not None or await tx.accounts_of_further_license(license_id):
+        return False
+    return is_of_region or not await tx.has_organization(license_id)
 
 
 def on_account(arrived: ArrivedReport, organization_id: str) -> ArrivedReport:
