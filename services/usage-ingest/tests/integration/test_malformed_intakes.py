@@ -377,8 +377,7 @@ async def test_http(intake_settings, platform):
             "no organization": (400, "organization_id"),
             "invalid UTF-8": (400, "organization_id"),
             "no date": (400, "organization_id"),
-            # Kept until its organization is known.
-            "an organization nobody knows": (200, None),
+            "an organization nobody knows": (403, "organization_id"),
             # Only an envelope can name two; the report alone is in order.
             "two organizations": (200, None),
         }
@@ -390,11 +389,7 @@ async def test_http(intake_settings, platform):
         good = await running.post({**GOOD, "dwh_total_storage_in_s3_in_mib": 1.5})
         assert good.status_code == 200
         await running.until(lambda: running.events() == (120, 0, 120))
-        await running.until(lambda: waits_for_its_organization(running))
-
-
-async def waits_for_its_organization(running: Any) -> bool:
-    return [letter["reason_code"] for letter in await running.letters()] == ["unknown_organization"]
+        assert await running.letters() == []
 
 
 def bare(content: bytes) -> bytes:
