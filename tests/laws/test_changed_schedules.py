@@ -15,12 +15,12 @@ from quill_invoicing.domain.period_usage import PeriodUsage
 from quill_invoicing.store.memory import MemoryStore
 from quill_invoicing.usecases.close_period import close_due_periods
 from quill_invoicing.usecases.keep_terms import keep_terms
-from quill_invoicing.usecases.record_usage import record_snapshot
+from quill_invoicing.usecases.record_usage import record_snapshot, record_usage
 from quill_invoicing.wire import from_wire_customer as terms_of
 from quill_pricing.period import BillingSchedule, Interval
 from quill_usage_ingest.domain.completeness import Completeness
 from quill_usage_ingest.domain.usage_report import UsageReport, UsageWindow
-from quill_usage_ingest.ports import Arrival, ArrivedReport
+from quill_usage_ingest.ports import SNAPSHOT_PERIODS, Arrival, ArrivedReport
 from quill_usage_ingest.store.memory import MemoryUsage
 from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.record_reports import record_reports
@@ -55,6 +55,7 @@ class Life:
         self.for_usage: list[CustomerSnapshot] = []
         self.for_invoicing: list[CustomerSnapshot] = []
         self.snapshots: list[tuple[int, list[PeriodUsage]]] = []
+        self.late: list[PeriodUsage] = []
 
     def agree(self) -> None:
         self.revision += 1
@@ -109,11 +110,14 @@ class Life:
     async def publish(self) -> None:
         (organization,) = (await self.usage.lock_organizations({"acme"})).values()
         revision, followed = organization.usage_revision, organization.customer_revision
-        told = [
-            PeriodUsage(held.period, revision, followed, {"events": held.counters[COUNTER].maximum})
+        told = {
+            held.period: PeriodUsage(held.period, revision, followed, {"events": held.counters[COUNTER].maximum})
             for held in await self.usage.periods_in_force("acme", newest=None)
-        ]
-        self.snapshots.append((revision, told))
+        }
+        newest = sorted(told, key=lambda period: period.start)[-SNAPSHOT_PERIODS:]
+        late, self.usage.late = self.usage.late, set()
+        self.snapshots.append((revision, [told[period] for period in newest]))
+        self.late += [told[key.period] for key in late if key.period in told]
 
     async def usage_ingest_hears(self) -> None:
         heard, self.for_usage = self.for_usage, []
@@ -126,9 +130,13 @@ class Life:
         for snapshot in customers:
             async with self.invoicing.begin() as tx:
                 await keep_terms(terms_of(snapshot), tx=tx, now=self.now)
+        late, self.late = self.late, []
         for revision, told in usage:
             async with self.invoicing.begin() as tx:
                 await record_snapshot("acme", told, revision=revision, tx=tx, now=self.now, report_every=DAY)
+        for period in late:
+            async with self.invoicing.begin() as tx:
+                await record_usage("acme", [period], tx=tx, now=self.now, report_every=DAY)
 
     async def close(self) -> None:
         """Invoicing has read its topics to their end before it closes anything; usage-ingest may be behind."""

@@ -14,7 +14,7 @@ from quill_contracts.message import Message
 from quill_contracts.meter_events import MeterEvent
 from quill_contracts.sources import SourceWatermark, UsageSource
 from quill_contracts.subscriptions import CatalogProduct, CustomerSnapshot
-from quill_contracts.usage import PeriodUsageSnapshot, TeamUsageSnapshot, UsageReport
+from quill_contracts.usage import LateUsage, PeriodUsageSnapshot, TeamUsageSnapshot, UsageReport
 
 MESSAGES: Final[Mapping[str, type[Message]]] = MappingProxyType(
     {
@@ -25,6 +25,7 @@ MESSAGES: Final[Mapping[str, type[Message]]] = MappingProxyType(
         topics.WATERMARKS.name: SourceWatermark,
         topics.SOURCES.name: UsageSource,
         topics.PERIOD_USAGE.name: PeriodUsageSnapshot,
+        topics.LATE_USAGE.name: LateUsage,
         topics.TEAM_USAGE.name: TeamUsageSnapshot,
         topics.LIMIT_STATES.name: LimitStates,
         topics.LIMIT_TRANSITIONS.name: LimitTransition,

@@ -97,6 +97,14 @@ PERIOD_USAGE: Final = Topic(
     "compacted",
     summary="Period-to-date usage and period maxima of one organization.",
 )
+LATE_USAGE: Final = Topic(
+    "usage.late-usage.v1",
+    "organization_id",
+    "usage-ingest",
+    ("invoicing",),
+    "log",
+    summary="Changed usage of billing periods older than those in the snapshot, one record per period.",
+)
 TEAM_USAGE: Final = Topic(
     "usage.team-usage.v1",
     "organization_id/team_id",
@@ -180,6 +188,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     WATERMARKS,
     SOURCES,
     PERIOD_USAGE,
+    LATE_USAGE,
     TEAM_USAGE,
     LIMIT_STATES,
     LIMIT_TRANSITIONS,

@@ -114,6 +114,18 @@ class PeriodUsageSnapshot(Message):
     all the same, so that its hole can be seen."""
 
 
+class LateUsage(Message):
+    """Changed usage of one billing period that is older than those in the snapshot (``usage.late-usage.v1``).
+
+    Usage is taken up to 400 days late. The record carries the whole period at the organization's usage revision: keep
+    the highest revision of each period, whichever topic it came on.
+    """
+
+    organization_id: OrganizationId
+    revision: Revision
+    period: PeriodUsage
+
+
 class TeamMeterUsage(WireModel):
     """One meter's usage by one team in one billing period, complete and partial days apart (L6).
 

@@ -48,6 +48,9 @@ def build(settings: InvoicingSettings) -> Service:
         foundation.consumer(
             consumers.period_usage(store.within, report_every=timedelta(hours=settings.stripe_report_hours))
         ),
+        foundation.consumer(
+            consumers.late_usage(store.within, report_every=timedelta(hours=settings.stripe_report_hours))
+        ),
         foundation.consumer(consumers.usage_sources(store.within)),
     ]
     components: list[Component] = [

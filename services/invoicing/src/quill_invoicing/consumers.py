@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from quill_contracts import topics
 from quill_contracts.sources import UsageSource
 from quill_contracts.subscriptions import CustomerSnapshot
-from quill_contracts.usage import PeriodUsageSnapshot
+from quill_contracts.usage import LateUsage, PeriodUsageSnapshot
 from quill_pricing.period import InvalidPeriod
 from quill_pricing.price import InvalidPrice
 from quill_runtime.consumption import Consumption, FollowUp, Received, Record, Rejected
@@ -16,8 +16,8 @@ from quill_invoicing.domain.period_usage import PeriodUsage
 from quill_invoicing.ports import InvoicingTransaction
 from quill_invoicing.usecases.hold_closing import keep_standing
 from quill_invoicing.usecases.keep_terms import keep_terms
-from quill_invoicing.usecases.record_usage import record_snapshot
-from quill_invoicing.wire import from_wire_customer, from_wire_period_usage, from_wire_source
+from quill_invoicing.usecases.record_usage import record_snapshot, record_usage
+from quill_invoicing.wire import from_wire_customer, from_wire_late_usage, from_wire_period_usage, from_wire_source
 
 GROUP = "invoicing"
 
@@ -73,6 +73,30 @@ def period_usage(within: Within, *, report_every: timedelta) -> Consumption[Peri
         topic=topics.PERIOD_USAGE.name,
         group=GROUP,
         decode=lambda record: PeriodUsageSnapshot.from_bytes(_value(record)),
+        apply=apply,
+    )
+
+
+def late_usage(within: Within, *, report_every: timedelta) -> Consumption[LateUsage]:
+    """Keep usage of a period older than those in the snapshot: of a closed one it becomes an adjustment (L13)."""
+
+    async def apply(
+        transaction: Transaction, received: Sequence[Received[LateUsage]], now: datetime
+    ) -> FollowUp | None:
+        tx = within(transaction)
+        for each in received:
+            organization = each.message.organization_id
+            try:
+                period = from_wire_late_usage(each.message)
+            except InvalidPeriod as error:
+                raise Rejected("invalid_period", str(error), attribute="period", subject=organization) from error
+            await record_usage(organization, [period], tx=tx, now=now, report_every=report_every)
+        return None
+
+    return Consumption(
+        topic=topics.LATE_USAGE.name,
+        group=GROUP,
+        decode=lambda record: LateUsage.from_bytes(_value(record)),
         apply=apply,
     )
 

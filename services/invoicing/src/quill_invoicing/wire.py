@@ -78,6 +78,15 @@ def from_wire_period_usage(snapshot: PeriodUsageSnapshot) -> list[PeriodUsage]:
     return [_from_wire_period(each, revision=snapshot.revision) for each in snapshot.periods]
 
 
+def from_wire_late_usage(late: wire_usage.LateUsage) -> PeriodUsage:
+    """The one period of a late-usage record.
+
+    Raises:
+        quill_pricing.period.InvalidPeriod: the period is empty.
+    """
+    return _from_wire_period(late.period, revision=late.revision)
+
+
 def _from_wire_period(each: wire_usage.PeriodUsage, *, revision: int) -> PeriodUsage:
     return PeriodUsage(
         period=BillingPeriod(each.period_start, each.period_end),

@@ -23,7 +23,7 @@ from quill_usage_ingest.store.heard_sources import HeardSources
 from quill_usage_ingest.store.meter_events import PostgresEvents
 from quill_usage_ingest.store.meter_recounts import CounterRecounts
 from quill_usage_ingest.store.parked_claims import read_parked
-from quill_usage_ingest.store.parked_reports import replay_parked_reports
+from quill_usage_ingest.store.parked_reports import known_among_parked, replay_parked_reports
 from quill_usage_ingest.store.partitions import Partitions
 from quill_usage_ingest.store.postgres import PostgresUsage
 from quill_usage_ingest.store.publication import SnapshotPublication
@@ -110,7 +110,7 @@ def jobs(
         del now
         await publication.publish_due()
 
-    replays = ParkedReplay(database=database, outbox=outbox, slots=slots)
+    replays = ParkedReplay(database=database, outbox=outbox)
     recounts = CounterRecounts(database=database, slots=slots)
     events = EventRecounts(database=database, slots=slots)
     audit = UsageAudit(database=database, slots=slots, recounts=recounts)
@@ -141,15 +141,14 @@ def team_jobs(*, clock: Clock, publication: TeamUsagePublication) -> list[Period
 class ParkedReplay:
     """Lets in reports whose organization became known in the very moment they were parked, or in great numbers."""
 
-    def __init__(self, *, database: Database, outbox: Outbox, slots: CounterSlots) -> None:
+    def __init__(self, *, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
-        self._slots = slots
 
     async def run(self, now: datetime) -> int:
         """Replay for every organization that is known by now; returns how many reports."""
         async with self._database.begin() as transaction:
-            known = await PostgresUsage(transaction, self._slots).known_among_parked(limit=REPLAY_ORGANIZATIONS_MAX)
+            known = await known_among_parked(transaction, limit=REPLAY_ORGANIZATIONS_MAX)
             return sum(
                 [
                     await replay_parked_reports(

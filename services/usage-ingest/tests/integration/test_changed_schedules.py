@@ -16,7 +16,12 @@ from quill_usage_ingest.usecases.project_customers import project_customers
 from quill_usage_ingest.usecases.recompute import recompute_organization
 from quill_usage_ingest.usecases.record_reports import record_reports
 
-NOW = datetime(2033, 1, 1, tzinfo=UTC)
+
+async def entered(tx, reports) -> None:
+    """A day after the last of their windows."""
+    now = max((each.report.window.end for each in reports), default=datetime(2026, 1, 1, tzinfo=UTC))
+    await record_reports(reports, tx=tx, now=now + timedelta(days=1), is_publication_due=False)
+
 
 Begin = Callable[[], AbstractAsyncContextManager[UsageTransaction]]
 
@@ -152,14 +157,14 @@ async def test_a_changed_schedule_cuts_the_period_it_was_agreed_in(
     early, late = reports[told_late:], reports[:told_late]
     async with begin() as tx:
         await project_customers([customer(1, move.was)], tx=tx)
-        await record_reports(early, tx=tx, now=NOW, is_publication_due=False)
+        await entered(tx, early)
     if not late:
         assert await told(begin) == move.before
     async with begin() as tx:
         projected = await project_customers([customer(2, move.becomes, move.agreed)], tx=tx)
         assert projected.rescheduled == ("acme",)
     async with begin() as tx:
-        await record_reports(late, tx=tx, now=NOW, is_publication_due=False)
+        await entered(tx, late)
     assert await told(begin) == move.after
     async with begin() as tx:
         assert (await recompute_organization("acme", tx=tx)).repaired == ()
@@ -185,7 +190,7 @@ async def test_where_periods_end_does_not_depend_on_how_the_log_was_cut(begin, a
     async with begin() as tx:
         days = ["2026-01-09", "2026-01-10", "2026-01-13", "2026-01-14"]
         reports = [on_day(arrived(events=1), day) for day in days]
-        await record_reports(reports, tx=tx, now=NOW, is_publication_due=False)
+        await entered(tx, reports)
     assert await told(begin) == ["2026-01-01..2026-01-10: 1", "2026-01-10..2026-01-14: 2", "2026-01-14..2027-01-14: 1"]
 
 
@@ -198,7 +203,7 @@ async def test_of_a_change_that_was_never_read_no_cut_is_kept(begin, arrived, or
         skipped = organization(revision=2, anchor=at("2026-01-10"), interval="week", agreed=at("2026-01-11"))
         assert (await project_customers([skipped], tx=tx)).rescheduled == ()
         reports = [on_day(arrived(events=1), day) for day in ("2026-01-09", "2026-01-13", "2026-01-14")]
-        await record_reports(reports, tx=tx, now=NOW, is_publication_due=False)
+        await entered(tx, reports)
     assert await told(begin) == ["2026-01-01..2026-01-14: 2", "2026-01-14..2027-01-14: 1"]
 
 
@@ -208,14 +213,14 @@ async def test_a_period_keeps_its_own_maximum_and_a_cut_one_begins_with_its_own_
         await project_customers([organization(anchor=at("2026-01-31"))], tx=tx)
         first, second, later = arrived(complete=False, events=50), arrived(events=20), arrived(events=3)
         reports = [on_day(first, "2026-01-31"), on_day(second, "2026-01-31"), on_day(later, "2026-02-20")]
-        await record_reports(reports, tx=tx, now=NOW, is_publication_due=False)
+        await entered(tx, reports)
     assert await told(begin) == ["2026-01-31..2026-02-28: 23/50"]
     async with begin() as tx:
         year = organization(revision=2, anchor=at("2026-02-15"), interval="year", agreed=at("2026-02-21"))
         await project_customers([year], tx=tx)
     assert await told(begin) == ["2026-01-31..2026-02-15: 20", "2026-02-15..2027-02-15: 3"]
     async with begin() as tx:
-        await record_reports([on_day(arrived(events=7), "2026-02-14")], tx=tx, now=NOW, is_publication_due=False)
+        await entered(tx, [on_day(arrived(events=7), "2026-02-14")])
     assert await told(begin) == ["2026-01-31..2026-02-15: 27", "2026-02-15..2027-02-15: 3"]
 
 
@@ -224,7 +229,7 @@ async def test_a_change_ahead_leaves_present_periods_as_they_are(begin, arrived,
         await project_customers([organization(anchor=at("2026-01-31"))], tx=tx)
         first, second = arrived(complete=False, events=50), arrived(events=20)
         reports = [on_day(first, "2026-01-31"), on_day(second, "2026-01-31")]
-        await record_reports(reports, tx=tx, now=NOW, is_publication_due=False)
+        await entered(tx, reports)
         edge = organization(revision=2, anchor=at("2026-02-28"), interval="year", agreed=at("2026-02-28"))
         await project_customers([edge], tx=tx)
     assert await told(begin) == ["2026-01-31..2026-02-28: 20/50"]

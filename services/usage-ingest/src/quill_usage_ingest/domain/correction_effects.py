@@ -4,16 +4,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from quill_pricing.billed_quantity import MeteredUsage, billed_quantity, quantity_against_limit
 from quill_pricing.period import BillingPeriod
 from quill_pricing.price import InvalidPrice, price_from_document
 from quill_pricing.rating import amount_minor
 
+from quill_usage_ingest.domain.cut_usage import CutKey, CutUsage
+from quill_usage_ingest.domain.event_meter import Aggregation
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import CustomerFacts
 from quill_usage_ingest.domain.period_usage import NOTHING_USED, CounterUsage, PeriodUsage
 
 EventUsage = Mapping[tuple[BillingPeriod, str], CounterUsage]
 """Usage of event meters by period and meter."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageState:
+    """What an organization used, in all periods in force and before their cuts."""
+
+    periods: Sequence[PeriodUsage]
+    events: EventUsage
+    cuts: Mapping[CutKey, CutUsage]
+
+    def of_counter(self, counter: str, period: BillingPeriod, maximum: int) -> MeteredUsage:
+        """A counter's usage as billing takes it, with its total or maximum."""
+        before = {key.at: cut.counters.get(counter, 0) for key, cut in self.cuts.items() if key.period == period}
+        return MeteredUsage(maximum, before)
+
+    def of_events(self, meter: str, period: BillingPeriod, maximum: int, *, is_last_value: bool) -> MeteredUsage:
+        """The same of a meter that events feed."""
+        before = {key.at: cut.events.get(meter, 0) for key, cut in self.cuts.items() if key.period == period}
+        return MeteredUsage(maximum, before, is_last_value=is_last_value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +76,8 @@ class LimitEffect:
 class AmountEffect:
     """What the meter costs in the period at the customer's present price, in minor units (L11, L12).
 
-    The billed quantity is the period's maximum as far as the present quota lets it through. ``becomes`` says where the
-    difference goes: ``invoice`` while the period runs, ``adjustment`` once it has ended (L13).
+    The billed quantity is the invoice's: usage counts where it was paid, as far as the limit then allowed. ``becomes``
+    says where the difference goes: ``invoice`` while the period runs, ``adjustment`` once it has ended (L13).
     """
 
     meter: str
@@ -76,40 +98,50 @@ class PeriodEffect:
     amounts: tuple[AmountEffect, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """The two states that a correction lies between, and what a bill needs beside."""
+
+    before: UsageState
+    after: UsageState
+    meters: MeterMap
+    customer: CustomerFacts
+    now: datetime
+
+    def metered(
+        self, state: UsageState, change: CounterEffect, meter: str, period: BillingPeriod, total: int
+    ) -> MeteredUsage:
+        fed_by_events = self.meters.event_meters.get(meter)
+        if fed_by_events is None:
+            return state.of_counter(change.counter, period, total)
+        return state.of_events(meter, period, total, is_last_value=fed_by_events.aggregation is Aggregation.LAST)
+
+
 def effects(
-    before: Sequence[PeriodUsage],
-    after: Sequence[PeriodUsage],
-    *,
-    meters: MeterMap,
-    customer: CustomerFacts,
-    now: datetime,
+    before: UsageState, after: UsageState, *, meters: MeterMap, customer: CustomerFacts, now: datetime
 ) -> tuple[PeriodEffect, ...]:
-    """The periods that differ, oldest first. Limits are compared for the running period only: others are over."""
-    was = {usage.period: usage for usage in before}
+    """The periods that differ, oldest first: of counters, then of meters that events feed, under their own name.
+
+    Limits are compared for the running period only: others are over.
+    """
+    compared = _Comparison(before, after, meters, customer, now)
+    was = {usage.period: usage.counters for usage in before.periods}
     found = []
-    for usage in sorted(after, key=lambda held: held.period.start):
-        known = was.get(usage.period)
-        changed = _changed(usage.period, known.counters if known else {}, usage.counters, meters)
+    for usage in sorted(after.periods, key=lambda held: held.period.start):
+        changed = _changed(usage.period, was.get(usage.period, {}), usage.counters, meters)
         if changed:
-            found.append(_effect(usage.period, changed, customer=customer, now=now))
-    return tuple(found)
-
-
-def event_effects(
-    before: EventUsage, after: EventUsage, *, customer: CustomerFacts, now: datetime
-) -> tuple[PeriodEffect, ...]:
-    """The same of meters that events feed, which have no counter: they stand under their own name."""
-    found = []
-    for period in sorted({period for period, _ in [*before, *after]}, key=lambda each: each.start):
-        meters = sorted({meter for held, meter in [*before, *after] if held == period})
+            found.append(_effect(usage.period, changed, compared))
+    fed = [*before.events, *after.events]
+    for period in sorted({period for period, _ in fed}, key=lambda each: each.start):
         changed = tuple(
-            CounterEffect(meter, (meter,), Totals.of(was), Totals.of(now_is))
-            for meter in meters
-            for was, now_is in [(before.get((period, meter), NOTHING_USED), after.get((period, meter), NOTHING_USED))]
-            if was != now_is
+            CounterEffect(meter, (meter,), Totals.of(was_used), Totals.of(is_used))
+            for meter in sorted({meter for held, meter in fed if held == period})
+            for was_used in [before.events.get((period, meter), NOTHING_USED)]
+            for is_used in [after.events.get((period, meter), NOTHING_USED)]
+            if was_used != is_used
         )
         if changed:
-            found.append(_effect(period, changed, customer=customer, now=now))
+            found.append(_effect(period, changed, compared))
     return tuple(found)
 
 
@@ -131,47 +163,49 @@ def _changed(
     )
 
 
-def _effect(
-    period: BillingPeriod, changed: tuple[CounterEffect, ...], *, customer: CustomerFacts, now: datetime
-) -> PeriodEffect:
+def _effect(period: BillingPeriod, changed: tuple[CounterEffect, ...], compared: _Comparison) -> PeriodEffect:
     metered = [(meter, change) for change in changed for meter in change.meters]
-    limits = [
-        LimitEffect(
-            meter=meter,
-            quota=quota,
-            is_over_before=quota is not None and change.before.to_date >= quota,
-            is_over_after=quota is not None and change.after.to_date >= quota,
-        )
-        for meter, change in metered
-        if now in period and meter in customer.quotas
-        for quota in (customer.quotas[meter],)
-    ]
-    amounts = [
-        amount
-        for meter, change in metered
-        if (amount := _amount(meter, change, customer=customer, has_ended=now >= period.end)) is not None
-    ]
+    quotas = compared.customer.quotas if compared.now in period else {}
+    limits = [_limit(meter, change, quotas[meter], period, compared) for meter, change in metered if meter in quotas]
+    amounts = [amount for meter, change in metered if (amount := _amount(meter, change, period, compared)) is not None]
     return PeriodEffect(period.start, period.end, changed, tuple(limits), tuple(amounts))
 
 
-def _amount(meter: str, change: CounterEffect, *, customer: CustomerFacts, has_ended: bool) -> AmountEffect | None:
-    """None when nothing is known to be billed for the meter: not subscribed, or without a price by usage."""
-    document = customer.prices.get(meter)
+def _limit(
+    meter: str, change: CounterEffect, quota: int | None, period: BillingPeriod, compared: _Comparison
+) -> LimitEffect:
+    def is_over(state: UsageState, to_date: int) -> bool:
+        usage = compared.metered(state, change, meter, period, to_date)
+        terms = compared.customer.billing_terms.get(meter, ())
+        return quota is not None and quantity_against_limit(usage, terms, period, now=compared.now) >= quota
+
+    return LimitEffect(
+        meter=meter,
+        quota=quota,
+        is_over_before=is_over(compared.before, change.before.to_date),
+        is_over_after=is_over(compared.after, change.after.to_date),
+    )
+
+
+def _amount(meter: str, change: CounterEffect, period: BillingPeriod, compared: _Comparison) -> AmountEffect | None:
+    """None when nothing is known to be billed for the meter: never paid, or without a price by usage."""
+    document = compared.customer.prices.get(meter)
     if document is None or document.get("model") == "flat":
         return None
     try:
         price = price_from_document(document)
     except InvalidPrice:
         return None
-    quota = customer.quotas.get(meter)
+
+    def amount(state: UsageState, maximum: int) -> int:
+        usage = compared.metered(state, change, meter, period, maximum)
+        terms = compared.customer.billing_terms.get(meter, ())
+        return amount_minor(price, billed_quantity(usage, terms, period))
+
     return AmountEffect(
         meter=meter,
         currency=price.currency,
-        before_minor=amount_minor(price, _billed(change.before.maximum, quota)),
-        after_minor=amount_minor(price, _billed(change.after.maximum, quota)),
-        becomes="adjustment" if has_ended else "invoice",
+        before_minor=amount(compared.before, change.before.maximum),
+        after_minor=amount(compared.after, change.after.maximum),
+        becomes="adjustment" if compared.now >= period.end else "invoice",
     )
-
-
-def _billed(maximum: int, quota: int | None) -> int:
-    return maximum if quota is None else min(maximum, quota)

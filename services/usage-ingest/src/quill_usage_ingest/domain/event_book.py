@@ -12,7 +12,7 @@ from quill_pricing.schedule_history import Schedules
 from quill_usage_ingest.domain.event_aggregate import Aggregate, aggregate_of, put_together
 from quill_usage_ingest.domain.event_meter import EventMeter, Group, Measured, UnfitEvent
 from quill_usage_ingest.domain.meter_event import MeterEvent, Moment
-from quill_usage_ingest.domain.usage_book import CLOCK_TOLERANCE, YEARS, Refusal
+from quill_usage_ingest.domain.usage_book import CLOCK_TOLERANCE, USAGE_LATE_MAX, YEARS, Refusal, usage_too_old
 from quill_usage_ingest.domain.usage_report import QUANTITY_MAX
 
 
@@ -114,6 +114,8 @@ def refuse_time(event: MeterEvent, *, now: datetime) -> Refusal | None:
     """An event of next year would hold its ``last`` for ever and push today's period out of the snapshot."""
     if event.time.year not in YEARS:
         return Refusal("time_out_of_range", "time: no billing period can hold it", "time", event.organization_id)
+    if event.time < now - USAGE_LATE_MAX:
+        return usage_too_old("the event happened", "time", event.organization_id, now=now)
     if event.time > now + CLOCK_TOLERANCE:
         detail = f"time: is more than {CLOCK_TOLERANCE.days} days ahead of {now.isoformat()}; set the sender's clock"
         return Refusal("time_in_the_future", detail, "time", event.organization_id)

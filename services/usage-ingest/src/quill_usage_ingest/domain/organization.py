@@ -41,7 +41,7 @@ class CustomerFacts:
     further_license_ids: tuple[str, ...] = ()
     """More instances billed on this account (O3)."""
     prices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Price documents by meter of what is subscribed, to show what a correction would cost; nothing is billed here."""
+    """Price documents by meter of what was paid lately: what a correction would cost. Nothing is billed here."""
     billing_terms: Mapping[str, tuple[BillingTerms, ...]] = field(default_factory=dict)
     """By meter: from when on its usage was charged, and up to which quantity."""
     free_trial_until: datetime | None = None

@@ -22,6 +22,8 @@ from quill_usage_ingest.domain.usage_report import QUANTITY_MAX, DayKey, ReportN
 CLOCK_TOLERANCE: Final = timedelta(days=2)
 """How far a source's clock may run ahead of ours. An as-of instant of the year 9999 would win its cell for ever (L1),
 and windows of the next century would push today's period out of the snapshot."""
+USAGE_LATE_MAX: Final = timedelta(days=400)
+"""How late usage may be told and still be billed, as an adjustment (D6)."""
 MONTH_ARCHIVED: Final = "month_archived"
 YEARS: Final = range(1971, 9000)
 """Windows outside cannot be placed in a billing period; no honest report has one."""
@@ -198,14 +200,9 @@ class UsageBook:
 
     def _refuse(self, report: UsageReport, *, now: datetime) -> Refusal | None:
         subject = report.organization_id
-        if report.window.start.year not in YEARS:
-            return Refusal("window_out_of_range", "no billing period can hold this window", "window_start", subject)
-        if report.as_of > now + CLOCK_TOLERANCE:
-            detail = f"as_of is more than {CLOCK_TOLERANCE.days} days ahead of {now.isoformat()}"
-            return Refusal("as_of_in_the_future", detail, "as_of", subject)
-        if report.window.start > now + CLOCK_TOLERANCE:
-            detail = f"the window begins more than {CLOCK_TOLERANCE.days} days ahead of {now.isoformat()}"
-            return Refusal("window_in_the_future", detail, "window_start", subject)
+        refusal = _refuse_time(report, now=now)
+        if refusal is not None:
+            return refusal
         if self.archived and self.period_key(report) not in self.periods:
             # It would begin a period of which nobody can add up the part that is not here.
             period = self.period_key(report).period
@@ -241,6 +238,31 @@ def unknown_organization(organization_id: str) -> Refusal:
         "organization_id",
         organization_id,
     )
+
+
+def _refuse_time(report: UsageReport, *, now: datetime) -> Refusal | None:
+    """A clock that runs far ahead, and windows that no bill can hold any more."""
+    subject = report.organization_id
+    if report.window.start.year not in YEARS:
+        return Refusal("window_out_of_range", "no billing period can hold this window", "window_start", subject)
+    if report.as_of > now + CLOCK_TOLERANCE:
+        detail = f"as_of is more than {CLOCK_TOLERANCE.days} days ahead of {now.isoformat()}"
+        return Refusal("as_of_in_the_future", detail, "as_of", subject)
+    if report.window.start > now + CLOCK_TOLERANCE:
+        detail = f"the window begins more than {CLOCK_TOLERANCE.days} days ahead of {now.isoformat()}"
+        return Refusal("window_in_the_future", detail, "window_start", subject)
+    if report.window.start < now - USAGE_LATE_MAX:
+        return usage_too_old("the window begins", "window_start", subject, now=now)
+    return None
+
+
+def usage_too_old(what: str, attribute: str, subject: str, *, now: datetime) -> Refusal:
+    """Nobody could be billed for it any more (D6)."""
+    detail = (
+        f"{attribute}: {what} before {(now - USAGE_LATE_MAX).date().isoformat()}; usage is taken up to"
+        f" {USAGE_LATE_MAX.days} days late. Settle older usage by a credit or a manual invoice"
+    )
+    return Refusal("usage_too_old", detail, attribute, subject)
 
 
 def _month_archived(report: UsageReport, month: datetime) -> Refusal:

@@ -183,6 +183,10 @@ class UsageTransaction(Protocol):
         """Take all other periods of the organization out of force; they stay readable. Returns how many it took."""
         ...
 
+    async def mark_late_usage(self, keys: Collection[PeriodKey]) -> None:
+        """Let the present state of these periods be published one by one; their organizations become due."""
+        ...
+
     async def cuts(self, keys: Collection[CutKey]) -> dict[CutKey, CutUsage]:
         """What is kept of the time before these cuts."""
         ...

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from quill_usage_ingest.domain.cut_usage import CutKey, CutUsage
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.store.array_text import column_of_instants, column_of_numbers, column_of_texts
+from quill_usage_ingest.store.carried_values import CarriedValues
 from quill_usage_ingest.wire.snapshots import PackedPeriod
 
 _KEYS: Final = """
@@ -54,7 +55,7 @@ CutsByPeriod = Mapping[tuple[str, datetime, datetime], Sequence[StoredCut]]
 
 
 def meters_before(
-    cuts: CutsByPeriod, meters: MeterMap
+    cuts: CutsByPeriod, meters: MeterMap, carried: CarriedValues
 ) -> Callable[[str, PackedPeriod], Iterable[tuple[datetime, Mapping[str, int]]]]:
     """The cuts of an organization and period by meter, as a snapshot gives them."""
 
@@ -64,7 +65,8 @@ def meters_before(
             counted = {
                 meter: cut.counters.get(meters.counter_in(meter, period) or "") for meter in meters.counter_by_meter
             }
-            fed = {meter: cut.events.get(meter) for meter in meters.event_meters}
+            begun = carried.into(organization_id, held.period_start)
+            fed = {meter: cut.events.get(meter, begun.get(meter)) for meter in meters.event_meters}
             yield cut.at, {meter: used for meter, used in {**counted, **fed}.items() if used is not None}
 
     return of_period

@@ -36,6 +36,7 @@ class MemoryUsage:
     further_licenses: dict[str, frozenset[str]] = field(default_factory=dict)
     months_out_of_reach: frozenset[datetime] = frozenset()
     held_sources: dict[str, frozenset[str]] = field(default_factory=dict)
+    late: set[PeriodKey] = field(default_factory=set)
     held_cuts: dict[CutKey, CutUsage] = field(default_factory=dict)
 
     @asynccontextmanager
@@ -154,6 +155,10 @@ class MemoryUsage:
         }
         self.retired |= leaving
         return len(leaving)
+
+    async def mark_late_usage(self, keys: Collection[PeriodKey]) -> None:
+        self.late |= set(keys)
+        self.due |= {key.organization_id for key in keys}
 
     async def cuts(self, keys: Collection[CutKey]) -> dict[CutKey, CutUsage]:
         return {key: self.held_cuts[key] for key in keys if key in self.held_cuts}

@@ -7,6 +7,7 @@ from typing import Final
 
 from quill_usage_ingest.domain.dated_counters import dated_name
 from quill_usage_ingest.domain.meters import MeterMap
+from quill_usage_ingest.store.carried_values import NOTHING_CARRIED, CarriedValues
 from quill_usage_ingest.wire.snapshots import NEVER_REPORTED, PackedPeriod
 
 EventUsage = Mapping[tuple[str, datetime, datetime], Mapping[str, tuple[int, int, int]]]
@@ -41,9 +42,16 @@ class MeterPlaces:
     everywhere: tuple[tuple[str, int], ...]
     _dated: tuple[_DatedPlace, ...] = ()
     _events: EventUsage = field(default_factory=dict)
+    _carried: CarriedValues = NOTHING_CARRIED
 
     @classmethod
-    def of(cls, meters: MeterMap, slots: Mapping[str, int], events: EventUsage) -> "MeterPlaces":
+    def of(
+        cls,
+        meters: MeterMap,
+        slots: Mapping[str, int],
+        events: EventUsage,
+        carried: CarriedValues = NOTHING_CARRIED,
+    ) -> "MeterPlaces":
         """``slots`` are those of `counters_of` the same meters."""
         everywhere = tuple(
             (meter, slots[counter])
@@ -55,11 +63,11 @@ class MeterPlaces:
             for meter, start in meters.counts_from.items()
             for counter in (meters.counter_by_meter[meter],)
         )
-        return cls(everywhere, dated, events)
+        return cls(everywhere, dated, events, carried)
 
     @property
     def has_further(self) -> bool:
-        return bool(self._dated or self._events)
+        return bool(self._dated or self._events or self._carried.meters)
 
     def further(self, organization_id: str, held: PackedPeriod) -> Iterable[tuple[str, tuple[int, int, int]]]:
         """Usage of the other meters in a stored period; those without any are left out."""
@@ -67,8 +75,12 @@ class MeterPlaces:
             slot = place.in_period(held)
             if slot is not None and slot < len(held.maximum) and held.maximum[slot] != NEVER_REPORTED:
                 yield place.meter, (held.complete[slot], held.partial[slot], held.maximum[slot])
-        if self._events:
-            yield from self._events.get((organization_id, held.period_start, held.period_end), _NONE).items()
+        fed = self._events.get((organization_id, held.period_start, held.period_end), _NONE)
+        yield from fed.items()
+        if self._carried.meters:
+            for meter, value in self._carried.into(organization_id, held.period_start).items():
+                if meter not in fed:
+                    yield meter, (value, 0, value)
 
 
 def counters_of(meters: MeterMap) -> Collection[str]:

@@ -6,6 +6,7 @@ from typing import Final
 from quill_runtime import dead_letters
 from quill_runtime.database import Transaction
 from quill_runtime.outbox import Outbox
+from sqlalchemy import text
 
 from quill_usage_ingest.domain.usage_book import MONTH_ARCHIVED
 from quill_usage_ingest.domain.usage_month import month_name
@@ -46,3 +47,16 @@ async def replay_archived_reports(
     of_month = [letter for letter in letters if letter.detail.startswith(f"window_start: {month_name(month)} ")]
     await dead_letters.replay(transaction, outbox=outbox, letters=of_month, now=now)
     return len(of_month), letters[-1].id if len(letters) == LETTERS_PER_PAGE else None
+
+
+async def known_among_parked(transaction: Transaction, *, limit: int) -> list[str]:
+    """Organizations that parked reports wait for and that are known by now."""
+    rows = await transaction.connection.execute(
+        text(
+            "select distinct d.subject from dead_letters as d"
+            " join organizations as o on o.organization_id = d.subject"
+            " where d.replayed_at is null and d.reason_code = 'unknown_organization' limit :limit"
+        ),
+        {"limit": limit},
+    )
+    return [row.subject for row in rows]

@@ -3,11 +3,11 @@
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from quill_pricing.period import BillingPeriod
 from quill_runtime.database import Transaction
-from sqlalchemy import Row, Select, func, select, text, tuple_, update
+from sqlalchemy import Row, Select, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_usage_ingest.domain.counter_layout import CounterLayout
@@ -27,6 +27,7 @@ from quill_usage_ingest.store.array_text import (
     column_of_numbers,
     column_of_texts,
 )
+from quill_usage_ingest.store.carried_values import CarriedValues
 from quill_usage_ingest.store.claims import PostgresClaims
 from quill_usage_ingest.store.counter_slots import CounterSlots
 from quill_usage_ingest.store.customer_json import facts_from_json, facts_to_json
@@ -34,30 +35,20 @@ from quill_usage_ingest.store.cut_rows import PostgresCuts
 from quill_usage_ingest.store.event_usage import event_usage
 from quill_usage_ingest.store.further_licenses import PostgresFurtherLicenses
 from quill_usage_ingest.store.kept_reports import PostgresKeptReports
+from quill_usage_ingest.store.late_usage import PostgresLateUsage
 from quill_usage_ingest.store.meter_places import EventUsage
 from quill_usage_ingest.store.metered_product_rows import PostgresMeteredProducts
 from quill_usage_ingest.store.months import of_months
 from quill_usage_ingest.store.organization_sources import PostgresOrganizationSources, Published
 from quill_usage_ingest.store.schedules import documents_of, ended_schedules_of, schedule_of, schedules_of
 from quill_usage_ingest.store.short_vectors import maximum_text, partial_text, ranks_text, whole_period, whole_ranks
+from quill_usage_ingest.store.stored_period import StoredPeriod
 from quill_usage_ingest.store.tables import organizations, period_usage, usage_windows
 
 ROWS_MAX = 100_000
 """Windows or periods of one organization that one read may return: ten years of thirty sources."""
 
 _PUBLISHED = ("organization_id", "usage_revision", "sources", "customer_revision", "cuts")
-
-
-class StoredPeriod(NamedTuple):
-    """A period as it is published: arrays by counter slot (`PackedPeriod`)."""
-
-    organization_id: str
-    period_start: datetime
-    period_end: datetime
-    as_of: datetime
-    complete: Sequence[int]
-    partial: Sequence[int]
-    maximum: Sequence[int]
 
 
 class PostgresUsage(
@@ -67,6 +58,7 @@ class PostgresUsage(
     PostgresClaims,
     PostgresKeptReports,
     PostgresCuts,
+    PostgresLateUsage,
 ):
     """`UsageTransaction` on one open transaction."""
 
@@ -389,17 +381,9 @@ class PostgresUsage(
         """What meters that events feed, or that are counted anew, used since then; asks nothing when none can be."""
         return await event_usage(self._connection, meters, organization_ids, since=since)
 
-    async def known_among_parked(self, *, limit: int) -> list[str]:
-        """Organizations that parked reports wait for and that are known by now."""
-        rows = await self._connection.execute(
-            text(
-                "select distinct d.subject from dead_letters as d"
-                " join organizations as o on o.organization_id = d.subject"
-                " where d.replayed_at is null and d.reason_code = 'unknown_organization' limit :limit"
-            ),
-            {"limit": limit},
-        )
-        return [row.subject for row in rows]
+    async def carried_values(self, meters: MeterMap, organization_ids: Collection[str]) -> CarriedValues:
+        """With which values carried gauges begin their periods."""
+        return await CarriedValues.read(self._connection, meters, organization_ids)
 
 
 @functools.lru_cache(maxsize=4_096)

@@ -7,11 +7,12 @@ Messages saved in an outbox beforehand could not promise that, so a row state (`
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 import structlog
-from quill_contracts.topics import PERIOD_USAGE
+from quill_contracts.topics import LATE_USAGE, PERIOD_USAGE
 from quill_runtime.database import Database
 from quill_runtime.publisher import Outgoing, Publisher, PublishFailed
 from quill_runtime.shared_question import SharedQuestion
@@ -24,7 +25,8 @@ from quill_usage_ingest.store.cut_rows import meters_before
 from quill_usage_ingest.store.meter_places import MeterPlaces, counters_of
 from quill_usage_ingest.store.organization_sources import Published
 from quill_usage_ingest.store.postgres import PostgresUsage
-from quill_usage_ingest.wire.snapshots import PackedPeriod, encode_snapshot
+from quill_usage_ingest.store.stored_period import StoredPeriod
+from quill_usage_ingest.wire.snapshots import CutsOf, PackedPeriod, encode_late_usage, encode_snapshot
 
 _NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 DUE_BATCH: Final = 200
@@ -95,8 +97,10 @@ class SnapshotPublication:
             async with self._database.begin() as transaction:
                 usage = PostgresUsage(transaction, self._slots)
                 due = await usage.lock_due_for_publication(limit=DUE_BATCH)
-                published += await self._send(usage, due, publish=self._publish_in_time)
+                late_usage = await usage.packed_late_periods(due.keys())
+                published += await self._send(usage, due, late_usage=late_usage, publish=self._publish_in_time)
                 await usage.publication_done(due.keys())
+                await usage.late_usage_published(due.keys())
             if len(due) < DUE_BATCH:
                 return published
 
@@ -135,42 +139,67 @@ class SnapshotPublication:
         usage: PostgresUsage,
         locked: Mapping[str, Published],
         *,
+        late_usage: Sequence[StoredPeriod] = (),
         publish: Callable[[Sequence[Outgoing]], Awaitable[None]] | None = None,
     ) -> int:
         due = {key: held for key, held in locked.items() if held.revision > 0}
         if not due:
             return 0
-        meters = MeterMap.of(await usage.metered_products())
+        newest = await usage.packed_newest_periods(sorted(due), newest=SNAPSHOT_PERIODS)
+        told = await _Telling.of([*newest, *late_usage], due, usage)
         periods: dict[str, list[PackedPeriod]] = {}
-        rows = await usage.packed_newest_periods(sorted(due), newest=SNAPSHOT_PERIODS)
-        for row in rows:
+        for row in newest:
             periods.setdefault(row.organization_id, []).append(row)
-        oldest = min((row.period_start for row in rows), default=_NEVER)
-        events = await usage.event_usage(meters, due.keys(), since=oldest)
-        places = MeterPlaces.of(meters, await usage.slots_of(counters_of(meters)), events)
-        further = places.further if places.has_further else None
-        cuts = await usage.cuts_since([key for key, held in due.items() if held.cuts], oldest)
-        before = meters_before(cuts, meters)
         await (publish or self._publisher.publish_all)(
             [
-                Outgoing(
-                    PERIOD_USAGE.name,
-                    organization_id,
-                    encode_snapshot(
-                        organization_id,
-                        revision=held.revision,
-                        periods=periods.get(organization_id, ()),
-                        places=places.everywhere,
-                        further=further,
-                        sources=held.sources,
-                        customer_revision=held.customer_revision,
-                        cuts=before if held.cuts else None,
-                    ),
-                )
-                for organization_id, held in due.items()
+                *(told.snapshot(key, held, periods.get(key, ())) for key, held in due.items()),
+                *(told.late_usage(due[row.organization_id], row) for row in late_usage),
             ]
         )
         if len(self._confirmed) > CONFIRMED_MAX:
             self._confirmed.clear()
         self._confirmed |= {key: held.revision for key, held in due.items()}
         return len(due)
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """What messages are made with beside the rows: read once for all of them."""
+
+    places: MeterPlaces
+    cuts: CutsOf
+
+    @classmethod
+    async def of(cls, rows: Sequence[StoredPeriod], due: Mapping[str, Published], usage: PostgresUsage) -> "_Telling":
+        meters = MeterMap.of(await usage.metered_products())
+        oldest = min((row.period_start for row in rows), default=_NEVER)
+        events = await usage.event_usage(meters, due.keys(), since=oldest)
+        carried = await usage.carried_values(meters, due.keys())
+        places = MeterPlaces.of(meters, await usage.slots_of(counters_of(meters)), events, carried)
+        cuts = await usage.cuts_since([key for key, held in due.items() if held.cuts], oldest)
+        return cls(places, meters_before(cuts, meters, carried))
+
+    def snapshot(self, organization_id: str, held: Published, periods: Sequence[PackedPeriod]) -> Outgoing:
+        value = encode_snapshot(
+            organization_id,
+            revision=held.revision,
+            periods=periods,
+            places=self.places.everywhere,
+            further=self.places.further if self.places.has_further else None,
+            sources=held.sources,
+            customer_revision=held.customer_revision,
+            cuts=self.cuts if held.cuts else None,
+        )
+        return Outgoing(PERIOD_USAGE.name, organization_id, value)
+
+    def late_usage(self, held: Published, period: StoredPeriod) -> Outgoing:
+        value = encode_late_usage(
+            period.organization_id,
+            revision=held.revision,
+            period=period,
+            places=self.places.everywhere,
+            further=self.places.further if self.places.has_further else None,
+            customer_revision=held.customer_revision,
+            cuts=self.cuts if held.cuts else None,
+        )
+        return Outgoing(LATE_USAGE.name, period.organization_id, value)

@@ -92,9 +92,11 @@ period_usage = Table(
     Column("as_of", _Instant, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("is_in_force", Boolean, nullable=False, server_default=text("true")),
+    Column("is_late_usage_due", Boolean, nullable=False, server_default=text("false")),
     Column("complete", ARRAY(BigInteger), nullable=False),
     Column("partial", ARRAY(BigInteger), nullable=False),
     Column("maximum", ARRAY(BigInteger), nullable=False),
+    Index("period_usage_late_due_idx", "organization_id", postgresql_where=text("is_late_usage_due")),
     postgresql_with={"fillfactor": "70", "toast_tuple_target": "8160"},
     comment="Period-to-date sums of the cells and their maxima (L2, L3), packed by counter slot; maximum -1 = never"
     " reported. Partial empty: all 0; maximum empty: complete + partial. Not in force: the schedule has moved away from"

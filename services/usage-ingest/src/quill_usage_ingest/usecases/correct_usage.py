@@ -19,11 +19,11 @@ from quill_usage_ingest.domain.correction import (
     Reversion,
     TakenOut,
 )
-from quill_usage_ingest.domain.correction_effects import EventUsage, PeriodEffect, effects, event_effects
+from quill_usage_ingest.domain.correction_effects import PeriodEffect, UsageState, effects
+from quill_usage_ingest.domain.cut_usage import cut_keys
 from quill_usage_ingest.domain.meter_event import Moment
 from quill_usage_ingest.domain.meters import MeterMap
 from quill_usage_ingest.domain.organization import Organization
-from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import Refusal, Verdict
 from quill_usage_ingest.domain.usage_report import WindowKey
 from quill_usage_ingest.ports import Arrival, ArrivedReport, Corrections, EventTransaction, KeptReport, UsageTransaction
@@ -65,29 +65,21 @@ class _Work:
     tx: UsageTransaction
     events: EventTransaction
 
-    async def standing(self) -> "_Standing":
-        organization_id = self.organization.organization_id
-        return _Standing(
-            await self.tx.periods_in_force(organization_id, newest=None),
-            await usage_of_event_meters(organization_id, self.events),
+    async def state(self) -> UsageState:
+        """What was used so far, by all periods in force."""
+        organization = self.organization
+        keys = cut_keys(organization.organization_id, organization.schedules, organization.cuts)
+        return UsageState(
+            await self.tx.periods_in_force(organization.organization_id, newest=None),
+            await usage_of_event_meters(organization.organization_id, self.events),
+            await self.tx.cuts(keys),
         )
 
-    async def effects_since(self, before: "_Standing") -> tuple[PeriodEffect, ...]:
+    async def effects_since(self, before: UsageState) -> tuple[PeriodEffect, ...]:
         """What changed, of counters and of meters that events feed."""
-        after, customer = await self.standing(), self.organization.customer
         meters = MeterMap.of(await self.tx.metered_products())
-        return (
-            *effects(before.periods, after.periods, meters=meters, customer=customer, now=self.at),
-            *event_effects(before.events, after.events, customer=customer, now=self.at),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """What was used so far, by all periods in force."""
-
-    periods: Sequence[PeriodUsage]
-    events: EventUsage
+        customer = self.organization.customer
+        return effects(before, await self.state(), meters=meters, customer=customer, now=self.at)
 
 
 async def apply_correction(
@@ -113,7 +105,7 @@ async def apply_correction(
             if known.order.content_hash != order.content_hash:
                 raise CorrectionConflict(f"correction_id: {order.correction_id} is known with another content")
             return Corrected(known, is_repeat=True)
-    before = await work.standing()
+    before = await work.state()
     taken_out: tuple[TakenOut, ...] = ()
     entered_ids: tuple[int, ...] = ()
     match order.kind:
@@ -154,7 +146,7 @@ async def revert_correction(
         raise UnknownCorrection(correction_id)
     if not found.is_in_force:
         return Corrected(found, is_repeat=True)
-    before = await work.standing()
+    before = await work.state()
     others = [each for each in work.known if each.is_in_force and each is not found]
     if found.order.kind is CorrectionKind.VOID_EVENTS:
         await _let_events_count(found.order, others, work)

@@ -13,6 +13,7 @@ from quill_usage_ingest.domain.usage_book import PeriodKey
 from quill_usage_ingest.domain.usage_cells import Cells, WindowCells, claimed_cells, join
 from quill_usage_ingest.domain.usage_report import DAY, WindowKey
 from quill_usage_ingest.ports import KeptClaim, UsageTransaction
+from quill_usage_ingest.usecases.late_usage import publish_late_usage
 from quill_usage_ingest.usecases.replay_reports import counts, replay
 
 
@@ -54,6 +55,7 @@ async def rebuild_windows(keys: Collection[WindowKey], *, tx: UsageTransaction) 
         ]
         if any(has_changed):
             revisions[organization_id] = revision
+            await publish_late_usage(concerned.keys(), tx=tx)
     await tx.save_revisions(revisions, is_publication_due=True)
     return revisions
 

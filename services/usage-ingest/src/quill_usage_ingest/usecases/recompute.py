@@ -18,6 +18,7 @@ from quill_usage_ingest.domain.usage_cells import WindowCells
 from quill_usage_ingest.domain.usage_report import WindowKey
 from quill_usage_ingest.ports import UsageTransaction
 from quill_usage_ingest.usecases.count_cuts import count_new_cuts
+from quill_usage_ingest.usecases.late_usage import publish_late_usage
 
 WINDOWS_PER_PAGE: Final = 5_000
 
@@ -59,6 +60,7 @@ async def recompute_organization(organization_id: str, *, tx: UsageTransaction) 
     has_new_cuts = await count_new_cuts(known, tx=tx)
     if changed or retired or has_new_cuts:
         await tx.save_revisions({organization_id: revision}, is_publication_due=True)
+        await publish_late_usage(changed.keys(), tx=tx)
     return Recomputed(organization_id, tuple(sorted((key.period for key in changed), key=attrgetter("start"))), retired)
 
 

@@ -10,8 +10,10 @@ from quill_pricing.schedule_history import Schedules
 from quill_usage_ingest.domain.event_aggregate import Aggregate, combined
 from quill_usage_ingest.domain.event_book import EventPeriodKey, Feed
 from quill_usage_ingest.domain.event_meter import Aggregation
+from quill_usage_ingest.domain.usage_book import PeriodKey
 from quill_usage_ingest.ports import EventTransaction, UsageTransaction
 from quill_usage_ingest.usecases.count_event_cuts import count_event_cuts_of
+from quill_usage_ingest.usecases.late_usage import publish_late_usage
 from quill_usage_ingest.usecases.record_events import touch_periods
 
 
@@ -49,6 +51,7 @@ async def recompute_events(
         as_of = {key: held.last.at for key, held in changed.items()}
         await touch_periods(as_of, revisions, tx=tx)
         await tx.save_revisions(revisions, is_publication_due=True)
+        await publish_late_usage({PeriodKey(key.organization_id, key.period) for key in changed}, tx=tx)
     return tuple(sorted({key.period for key in {*shown, *gone}}, key=attrgetter("start")))
 
 

@@ -20,6 +20,7 @@ from quill_usage_ingest.domain.period_usage import PeriodUsage
 from quill_usage_ingest.domain.usage_book import PeriodKey, Refusal, unknown_organization
 from quill_usage_ingest.ports import ArrivedEvent, EventTransaction, UsageTransaction
 from quill_usage_ingest.usecases.count_event_cuts import count_event_cuts, cuts_after_events
+from quill_usage_ingest.usecases.late_usage import may_be_late, publish_late_usage
 from quill_usage_ingest.usecases.new_sources import new_sources
 
 Outcome = EventOutcome | Refusal
@@ -78,6 +79,8 @@ async def record_events(
     touched = cuts_after_events((item.event for item in kept), standings)
     await save_book(book, standings, tx=tx, events=events, is_publication_due=is_publication_due)
     await count_event_cuts(touched, tx=tx, events=events)
+    counted_in = {PeriodKey(key.organization_id, key.period) for key in book.changed_periods}
+    await publish_late_usage(may_be_late(counted_in, now=now), tx=tx)
     return [outcomes[position] for position in range(len(arrived))]
 
 

@@ -12,6 +12,7 @@ from quill_usage_ingest.domain.usage_book import YEARS, PeriodKey, Refusal, Usag
 from quill_usage_ingest.ports import ArrivedReport, UsageTransaction
 from quill_usage_ingest.usecases.accounts import find_account
 from quill_usage_ingest.usecases.count_cuts import count_cuts_after
+from quill_usage_ingest.usecases.late_usage import may_be_late, publish_late_usage
 from quill_usage_ingest.usecases.new_sources import new_sources
 
 
@@ -39,6 +40,8 @@ async def record_reports(
     # Snapshots name the sources, so a new one is a new revision even if its report changed no number.
     named = {organization_id: standings[organization_id].usage_revision + 1 for organization_id in {*added, *moved}}
     await tx.save_revisions(named | book.new_revisions, is_publication_due=is_publication_due)
+    reported = {book.period_key(item.report) for item, _ in kept}
+    await publish_late_usage(may_be_late(reported, now=now), tx=tx)
     return outcomes
 
 

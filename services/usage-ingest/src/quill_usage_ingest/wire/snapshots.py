@@ -60,6 +60,12 @@ class _Snapshot(msgspec.Struct, gc=False):
     sources: Sequence[str]
 
 
+class _LateUsage(msgspec.Struct, gc=False):
+    organization_id: str
+    revision: int
+    period: _Period
+
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -81,15 +87,35 @@ def encode_snapshot(
     together.
     """
     told = [_period(held, places, customer_revision) for held in periods]
-    snapshot = _Snapshot(organization_id, revision, told, sources)
-    if cuts is not None:
-        for held, period in zip(periods, snapshot.periods, strict=True):
-            period.cuts = [_Cut(at, used) for at, used in cuts(organization_id, held)]
+    for held, period in zip(periods, told, strict=True):
+        _complete(period, organization_id, held, further, cuts)
+    return _encode(_Snapshot(organization_id, revision, told, sources))
+
+
+def encode_late_usage(
+    organization_id: str,
+    *,
+    revision: int,
+    period: PackedPeriod,
+    places: Sequence[tuple[str, int]],
+    further: FurtherMeters | None = None,
+    customer_revision: int = 0,
+    cuts: CutsOf | None = None,
+) -> bytes:
+    """One period in the same shape, as a `LateUsage` of the contracts."""
+    told = _period(period, places, customer_revision)
+    _complete(told, organization_id, period, further, cuts)
+    return _encode(_LateUsage(organization_id, revision, told))
+
+
+def _complete(
+    period: _Period, organization_id: str, held: PackedPeriod, further: FurtherMeters | None, cuts: CutsOf | None
+) -> None:
     if further is not None:
-        for held, period in zip(periods, snapshot.periods, strict=True):
-            for meter, usage in further(organization_id, held):
-                period.meters[meter] = _Meter(*usage)
-    return _encode(snapshot)
+        for meter, usage in further(organization_id, held):
+            period.meters[meter] = _Meter(*usage)
+    if cuts is not None:
+        period.cuts = [_Cut(at, used) for at, used in cuts(organization_id, held)]
 
 
 def _period(held: PackedPeriod, places: Sequence[tuple[str, int]], customer_revision: int) -> _Period:

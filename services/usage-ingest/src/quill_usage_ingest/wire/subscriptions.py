@@ -39,7 +39,7 @@ def from_wire_customer(snapshot: CustomerSnapshot) -> Organization:
             prices={
                 item.usage_key: item.price.model_dump(mode="json", exclude_none=True)
                 for item in snapshot.items
-                if item.usage_key and item.subscribed and snapshot.has_active_subscription
+                if item.usage_key and any(change.paid for change in item.changes)
             },
         ),
     )

@@ -33,6 +33,16 @@ def upgrade() -> None:
         " value ever published, unless a correction lowered it (L3, L12).",
     )
     op.drop_column("period_usage", "corrected_revision")
+    op.add_column(
+        "period_usage",
+        sa.Column("is_late_usage_due", sa.Boolean(), nullable=False, server_default=sa.text("false")),
+    )
+    op.create_index(
+        "period_usage_late_due_idx",
+        "period_usage",
+        ["organization_id"],
+        postgresql_where=sa.text("is_late_usage_due"),
+    )
     op.drop_column("event_windows", "peak")
     op.drop_column("event_periods", "peak")
 
