@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from quill_pricing.billed_quantity import BillingTerms
 from quill_pricing.period import BillingPeriod
 from quill_runtime.database import Database, Transaction
 from quill_runtime.event_store import PostgresEventStream
@@ -75,8 +76,11 @@ async def acme(begin, organization) -> None:
     """A customer with a quota of 100 events at a cent each."""
     known = organization(quotas={"events": 100, "recordings": None})
     prices = {"events": {"model": "per_unit", "unit_amount": "0.01", "currency": "usd"}}
+    terms = {"events": (BillingTerms(datetime(2026, 10, 1, tzinfo=UTC), is_paid=True, limit=100),)}
     async with begin() as (tx, _):
-        await project_customers([replace(known, customer=replace(known.customer, prices=prices))], tx=tx)
+        await project_customers(
+            [replace(known, customer=replace(known.customer, prices=prices, billing_terms=terms))], tx=tx
+        )
         await project_products(
             [
                 MeteredProduct("analytics", 1, "events", "events"),

@@ -59,6 +59,8 @@ from sqlalchemy import select, text
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 NOW = datetime(2028, 2, 15, tzinfo=UTC)
+IN_TIME = datetime(2026, 12, 1, tzinfo=UTC)
+"""When reports of October and November come; of their months 14 later, `NOW`, nothing is taken any more (D6)."""
 DAY = timedelta(days=1)
 COUNTER = "event_count_in_period"
 SHELL_SECONDS = 240
@@ -89,7 +91,7 @@ class Months:
     folder: Path
     slots: CounterSlots
 
-    async def take(self, *records: Record, now: datetime = NOW) -> None:
+    async def take(self, *records: Record, now: datetime = IN_TIME) -> None:
         """What both consumer groups make of these records of ``usage.reports.v1``."""
         totals = consumers.usage_reports(
             "totals", park_as="totals", slots=self.slots, outbox=Outbox(), publication=None, heard=HeardSources()
@@ -396,7 +398,7 @@ async def test_a_batch_on_its_way_is_waited_for_and_found(months: Months):
         tx = PostgresUsage(transaction, months.slots)
         late = consumers.decode_usage_report(record(20, 3, 4))
         arrived = ArrivedReport(late, Arrival("kafka", record(20, 3, 4).value or b""))
-        assert await record_reports([arrived], tx=tx, now=NOW, is_publication_due=False) == [Verdict.APPLIED]
+        assert await record_reports([arrived], tx=tx, now=IN_TIME, is_publication_due=False) == [Verdict.APPLIED]
         leaving = asyncio.create_task(months.detach())
         done, _ = await asyncio.wait({leaving}, timeout=1.5)
         assert not done

@@ -132,7 +132,9 @@ async def test_months_are_made_ahead_and_rows_that_found_none_move_into_theirs(
             moved_to(arrived(events=3), datetime(2024, 5, 2, tzinfo=UTC)),
             moved_to(arrived(events=4), datetime(1999, 5, 2, tzinfo=UTC)),
         )
-        await record_reports([old, older], tx=usage, now=now, is_publication_due=False)
+        for each in (old, older):
+            in_time = each.report.window.end
+            await record_reports([each], tx=usage, now=in_time, is_publication_due=False)
         assert await where_rows_are(transaction, "usage_windows") == ["usage_windows_default"] * 2
     assert await partitions.run(now) > 0
     assert await partitions.run(now) == 0
