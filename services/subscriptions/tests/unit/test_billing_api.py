@@ -200,6 +200,45 @@ async def test_a_limit_may_end_with_the_period(caller: Any, clock: Any) -> None:
     assert customer["usage_summary"]["events"]["limit"] is None
 
 
+async def test_a_limit_that_is_lowered_too_often_is_refused_by_name(
+    caller: Any, clock: Any, memory_store: MemorySubscriptions
+) -> None:
+    """D2"""
+    await subscribe(caller)
+
+    async def limit(dollars: int) -> Any:
+        clock.instant += timedelta(minutes=1)
+        body = {"custom_limits_usd": {"product_analytics": dollars}}
+        return await caller.http.patch("/api/billing", headers=caller.signed(), json=body)
+
+    assert [(await limit(1_000 - number)).status_code for number in range(63)] == [200] * 63
+    before = snapshots(memory_store)[-1]
+    refused = await limit(5)
+    assert (refused.status_code, refused.json()["code"]) == (409, "too_many_limit_changes")
+    assert "2026-04-17" in refused.json()["detail"], "when it is possible again"
+    assert snapshots(memory_store)[-1] == before
+    assert len(before.cuts) == 64
+    assert (await limit(2_000)).status_code == 200, "raising is always possible"
+    ahead = await caller.http.patch(
+        "/v1/customers/org-1", headers=caller.operator, json={"free_trial_until": "9999-12-31T00:00:00Z"}
+    )
+    assert (ahead.status_code, ahead.json()["code"]) == (409, "too_many_limit_changes")
+
+
+async def test_a_trial_to_the_end_of_the_calendar_breaks_nothing(
+    caller: Any, memory_store: MemorySubscriptions
+) -> None:
+    await subscribe(caller)
+    for until in ("9999-12-31T00:00:00Z", "0001-01-02T00:00:00Z", None):
+        answer = await caller.http.patch(
+            "/v1/customers/org-1", headers=caller.operator, json={"free_trial_until": until}
+        )
+        assert answer.status_code == 200, answer.text
+        assert (await caller.http.get("/api/billing", headers=caller.signed())).status_code == 200
+    item = next(item for item in snapshots(memory_store)[-1].items if item.product_key == "product_analytics")
+    assert [change.paid for change in item.changes] == [True], "all of it at one instant: the last holds"
+
+
 async def test_the_member_register_is_stored_and_not_part_of_the_history(
     caller: Any, memory_store: MemorySubscriptions
 ) -> None:

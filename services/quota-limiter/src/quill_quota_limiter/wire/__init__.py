@@ -256,7 +256,8 @@ def _entitlement(snapshot: CustomerSnapshot, number: int, item: SubscriptionItem
 
 def _terms(item: SubscriptionItem, since: datetime) -> tuple[BillingTerms, ...]:
     """What held in the snapshot's billing period and later: limits look at no earlier one."""
-    terms = [BillingTerms(change.at, is_paid=change.paid, limit=change.quota) for change in item.changes]
+    oldest_first = sorted(item.changes, key=lambda change: change.at)
+    terms = [BillingTerms(change.at, is_paid=change.paid, limit=change.quota) for change in oldest_first]
     earlier = [each for each in terms if each.effective_at <= since]
     return (*earlier[-1:], *(each for each in terms if each.effective_at > since))
 
