@@ -16,8 +16,8 @@ from quill_usage_ingest.usecases.replay_reports import counts, replay
 
 async def count_cuts_after(
     reports: Iterable[UsageReport], standings: Mapping[str, UsageStanding], *, tx: UsageTransaction
-) -> set[str]:
-    """Count the cuts that entered reports may say something about; returns the organizations of which one changed.
+) -> set[CutKey]:
+    """Count the cuts that entered reports may say something about; returns those that changed.
 
     No number falls, unless a report is a correction: then the counters it names are made again (L3).
     """
@@ -39,7 +39,7 @@ async def count_cuts_after(
         if after != before:
             changed[key] = after
     await tx.save_cuts(changed)
-    return {key.organization_id for key in changed}
+    return set(changed)
 
 
 def _touched(reports: Iterable[UsageReport], standings: Mapping[str, UsageStanding]) -> dict[CutKey, set[str]]:

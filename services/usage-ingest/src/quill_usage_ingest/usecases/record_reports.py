@@ -38,10 +38,10 @@ async def record_reports(
     await tx.keep_reports(kept, now=now)
     moved = await count_cuts_after((item.report for item, _ in kept), standings, tx=tx)
     # Snapshots name the sources, so a new one is a new revision even if its report changed no number.
-    named = {organization_id: standings[organization_id].usage_revision + 1 for organization_id in {*added, *moved}}
+    named = {name: standings[name].usage_revision + 1 for name in {*added, *(cut.organization_id for cut in moved)}}
     await tx.save_revisions(named | book.new_revisions, is_publication_due=is_publication_due)
-    reported = {book.period_key(item.report) for item, _ in kept}
-    await publish_late_usage(may_be_late(reported, now=now), tx=tx)
+    changed = {*book.changed_periods, *(PeriodKey(cut.organization_id, cut.period) for cut in moved)}
+    await publish_late_usage(may_be_late(changed, now=now), tx=tx)
     return outcomes
 
 
