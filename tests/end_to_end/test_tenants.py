@@ -87,6 +87,13 @@ NAMING_AN_ORGANIZATION = [
     Route("subscriptions", "PATCH", "/v1/customers/{organization_id}", 401, body={"never_drop_data": True}),
     Route("subscriptions", "POST", "/v1/customers/{organization_id}/subscription", 401, body=SUBSCRIPTION),
     Route("subscriptions", "DELETE", "/v1/customers/{organization_id}/subscription", 401),
+    Route(
+        "subscriptions",
+        "POST",
+        "/v1/customers/{organization_id}/subscription/quantities",
+        401,
+        body={"quantities": {"seats": 3}},
+    ),
     Route("subscriptions", "GET", "/v1/customers/{organization_id}/history", 401),
     Route("subscriptions", "POST", "/v1/customers/{organization_id}/licenses", 401, body=FURTHER_LICENSE),
     Route(
