@@ -92,12 +92,17 @@ class Life:
         if arriving:
             assert await self.world.arrive(*arriving) == []
 
-    async def correct(self, meter: str, back: int, units: int) -> None:
+    async def correct(self, number: int, units: int) -> None:
         """Only a day of which nothing is on its way can be replaced without a falling total."""
-        day = self.day(back)
         waiting = {_day_of(each) for each in self.on_their_way}
-        is_replaced = any(each[:2] == (meter, day) for each in self.applied)
-        if not is_replaced and (meter, day) in self.truth.counted and (f"source-of-{meter}", day) not in waiting:
+        replaced = {each[:2] for each in self.applied}
+        days = [
+            (meter, day)
+            for meter, day in sorted(self.truth.counted)
+            if (f"source-of-{meter}", day) not in waiting and (meter, day) not in replaced
+        ]
+        if days:
+            meter, day = days[number % len(days)]
             self.applied.append((meter, day, await self.world.replace(meter, day, units)))
             self.truth.replaced[meter, day] = (self.now, units)
 
@@ -202,7 +207,8 @@ steps = st.one_of(
     st.tuples(st.just("limit"), meters, limits),
     st.tuples(st.just("limit"), meters, limits),
     st.tuples(st.just("trial"), st.one_of(st.none(), st.integers(1, 9))),
-    st.tuples(st.just("correct"), meters, back, st.integers(0, 120)),
+    st.tuples(st.just("correct"), st.integers(0, 9), st.integers(0, 120)),
+    st.tuples(st.just("take_back"), st.integers(0, 3)),
     st.tuples(st.just("take_back"), st.integers(0, 3)),
     st.tuples(st.just("usage_ingest_hears")),
     st.tuples(st.just("invoicing_hears")),

@@ -179,3 +179,20 @@ async def test_page_and_invoice_agree_at_every_edge(subscribed, used):
     on_the_page = await world.page_total_minor()
     assert on_the_page == await closed(world)
     assert on_the_page == {0: 0, 1_000_000: 0, 1_000_001: 0, 2_000_000: 5_000}[used]
+
+
+async def test_a_correction_taken_back_restores_what_lay_before_a_cut(subscribed):
+    """K1's kind: 12 M events, cancelled, replaced by 2 M, taken back before the closing: 393.00 again."""
+    world = subscribed
+    world.now = october(10)
+    await world.report("events", october(9), 12 * M)
+    world.now = october(12)
+    await world.cancel()
+    await world.hear()
+    world.now = october(13)
+    correction = await world.replace("events", october(9), 2 * M)
+    assert await world.page_total_minor() == 5_000
+    world.now = october(14)
+    await world.revert(correction)
+    assert await world.page_total_minor() == 39_300
+    assert await closed(world) == 39_300
