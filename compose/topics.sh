@@ -15,6 +15,7 @@ create usage.reports.v1 4 cleanup.policy=delete retention.ms=2592000000
 create usage.daily-reports.v1 4 cleanup.policy=delete retention.ms=2592000000 max.message.bytes=4194304
 create usage.report-runs.v1 1 cleanup.policy=delete retention.ms=2592000000
 create usage.meter-events.v1 4 cleanup.policy=delete retention.ms=2592000000
+create usage.late-usage.v1 4 cleanup.policy=delete retention.ms=2592000000
 create usage.watermarks.v1 1 cleanup.policy=delete retention.ms=2592000000
 create usage.sources.v1 1 cleanup.policy=compact min.compaction.lag.ms=604800000
 create usage.period-usage.v1 4 cleanup.policy=compact min.compaction.lag.ms=604800000
@@ -31,6 +32,7 @@ create usage.reports.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.daily-reports.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.report-runs.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.meter-events.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
+create usage.late-usage.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.watermarks.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.sources.v1.dead 1 cleanup.policy=delete retention.ms=2592000000
 create usage.period-usage.v1.dead 1 cleanup.policy=delete retention.ms=2592000000

@@ -1,6 +1,7 @@
 """The outcome for a person: totals against truth, who was limited and why, invoices, licenses, timings, verdict."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ class Outcome:
     generations: Generations
     limits: Comparison
     invoices: Comparison
+    stories: Mapping[str, Comparison]
     released: Comparison
     cache: Comparison
     latency: Latencies
@@ -55,6 +57,7 @@ class Outcome:
             "who is still limited once the period is over": self.released,
             "invoices, to the cent, and against Stripe": self.invoices,
             "quota checks after Redis was emptied and rebuilt": self.cache,
+            **self.stories,
         }
 
     @property

@@ -5,7 +5,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from quill_regions.sources import CloudRegion
@@ -20,6 +21,7 @@ from quill_demo.entrance import Entrance
 from quill_demo.latency import measure, probe_organizations
 from quill_demo.month import Month
 from quill_demo.sandbox_time import SandboxTime
+from quill_demo.stories import SUBJECTS, Scene, Stage, Told, stories
 from quill_demo.world import SETTLE_HOURS, World, make_world
 
 PROBES = 40
@@ -78,6 +80,16 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
     queues = generations.region_of_queues(system)
     month = Month(world=world, client=client, time=clock, queues=queues)
     region = CloudRegion(system.stores.kafka_bootstrap_servers)
+    stage = Stage(Scene(world.start, world.period_end, client, entrance, region, clock), stories(seed=options.seed))
+    told = Told(stage.scene, stage.played, world.catalog)
+
+    async def live(until: datetime, progress: Callable[[int], None]) -> None:
+        """The month, and in it the stories at their instants."""
+        for instant in stage.next_after(until):
+            await month.live(region, until=instant, progress=progress)
+            await stage.play(instant)
+        await month.live(region, until=until, progress=progress)
+
     chaos = Chaos(system, seed=options.seed)
     probes = probe_organizations(seed=options.seed, count=PROBES)
     latecomers = world.latecomers() if options.misbehave else []
@@ -90,14 +102,15 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
         if options.chaos:
             chaos.start()
         known = [organization for organization in world.organizations if organization.organization_id not in late]
-        with _bar(console, "Registering customers", len(world.organizations) + PROBES) as step:
-            await entrance.register([*known, *probes], lambda: step(1))
-            await month.live(region, until=world.start + timedelta(hours=18), progress=lambda _n: None)
+        others = [*probes, *(story.organization for story in stage.played)]
+        with _bar(console, "Registering customers", len(world.organizations) + len(others)) as step:
+            await entrance.register([*known, *others], lambda: step(1))
+            await live(world.start + timedelta(hours=18), lambda _n: None)
             await entrance.register(latecomers, lambda: step(1))
         with _bar(console, "Living through the month", len(world.deliveries)) as step:
             step(month.sent_over_kafka + month.sent_over_http)
             probe_day = world.start + timedelta(days=min(PROBE_DAY, options.days - 1))
-            await month.live(region, until=probe_day, progress=step)
+            await live(probe_day, step)
             if not options.chaos:
                 await _settled(client, console)
             latency = await measure(
@@ -108,8 +121,8 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
                 sandbox=clock,
                 done=lambda: None,
             )
-            await month.live(region, until=world.end, progress=step)
-            await month.live(region, until=world.end + timedelta(hours=SETTLE_HOURS + 6), progress=step)
+            await live(world.end, step)
+            await live(world.end + timedelta(hours=SETTLE_HOURS + 6), step)
         usage = await _until_equal(console, "Counting", len(world.organizations), lambda: checks.usage(world, client))
         explained = await _until_equal(
             console, "Explaining", len(world.organizations), lambda: evidence.explained(world, client)
@@ -118,6 +131,13 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
         compared = await _until_equal(console, "Comparing v1 with v2", 1, lambda: generations.compared(world, client))
         acceptance, both = await generations.accepted(world, client)
         limits = await _until_equal(console, "Limits", len(world.organizations), lambda: checks.limits(world, client))
+        by_story = {}
+        for subject in SUBJECTS:
+            for what, ask in (("the page", told.pages), ("limits", told.limits)):
+                if subject != "seats" or ask == told.pages:
+                    by_story[f"{subject}: {what}"] = await _until_equal(
+                        console, f"{subject}: {what}", 1, partial(ask, subject)
+                    )
         clock.reach(world.period_end + INVOICE_AFTER)
         released = await _until_equal(
             console, "Next period", len(world.organizations), lambda: checks.released(world, client)
@@ -125,6 +145,11 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
         invoices = await _until_equal(
             console, "Invoicing", len(world.subscribers), lambda: checks.invoices(world, client), nudge=clock
         )
+        for subject in SUBJECTS:
+            for what, ask in (("invoices", told.invoices), ("against Stripe", told.at_stripe)):
+                by_story[f"{subject}: {what}"] = await _until_equal(
+                    console, f"{subject}: {what}", 1, partial(ask, subject), nudge=clock
+                )
         await chaos.stop()
         cache = await checks.redis_rebuilt(world, client, system.stores.redis_url)
         outcome = presentation.Outcome(
@@ -137,6 +162,7 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
             generations=both,
             limits=limits,
             invoices=invoices,
+            stories=by_story,
             released=released,
             cache=cache,
             latency=latency,

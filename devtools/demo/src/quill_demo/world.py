@@ -80,4 +80,6 @@ def make_world(*, seed: int, organizations: int, days: int, misbehave: bool) -> 
     sent = deliveries(elsewhere, dates, seed=seed, faults=faults, deadline=deadline)
     queues = plan_queues(drawn, dates, seed=seed, misbehave=misbehave, deadline=deadline)
     totals = month_totals(drawn, dates, seed=seed, catalog=catalog)
-    return World(seed, drawn, dates, catalog, sent, queues, expectations(drawn, totals, catalog=catalog))
+    first_day = month_totals(drawn, dates[:1], seed=seed, catalog=catalog)
+    expected = expectations(drawn, totals, catalog=catalog, unpaid=first_day)
+    return World(seed, drawn, dates, catalog, sent, queues, expected)

@@ -108,9 +108,14 @@ class Expected:
 
 
 def expectations(
-    organizations: Sequence[Organization], totals: Totals, *, catalog: CatalogDocument
+    organizations: Sequence[Organization], totals: Totals, *, catalog: CatalogDocument, unpaid: Totals
 ) -> dict[str, Expected]:
-    """Usage, limits and invoice of every organization at the end of the month."""
+    """Usage, limits and invoice of every organization at the end of the month.
+
+    ``unpaid`` is what lies before the subscriptions: they begin in the first moments of the month's first day, and no
+    region has told of that day by then, so the whole day counts as used before (D4). It is neither charged nor
+    compared with a subscriber's limit.
+    """
     metered = [product for product in catalog.products if product.usage_key]
     expected = {}
     for organization in organizations:
@@ -120,6 +125,8 @@ def expectations(
         invoice = Decimal(0)
         for product in metered:
             used = usage.get(product.usage_key or "", 0)
+            if organization.plan != "free":
+                used -= unpaid[organization.organization_id].get(product.usage_key or "", 0)
             allowed = quota(product, organization)
             buffer = RECORDINGS_BUFFER if product.usage_key == "recordings" else 0
             if allowed is not None and used >= allowed + buffer:

@@ -139,7 +139,8 @@ def test_a_budget_buys_as_much_as_it_can_and_not_one_unit_more(organizations):
 
 def test_free_organizations_expect_no_invoice_and_are_limited_at_their_free_units(organizations):
     totals = month_totals(organizations, DAYS, seed=SEED, catalog=CATALOG)
-    expected = expectations(organizations, totals, catalog=CATALOG)
+    before = month_totals(organizations, DAYS[:1], seed=SEED, catalog=CATALOG)
+    expected = expectations(organizations, totals, catalog=CATALOG, unpaid=before)
     for organization in organizations:
         outcome = expected[organization.organization_id]
         assert (outcome.invoice_total is None) == (organization.plan == "free")

@@ -50,7 +50,7 @@ async def test_a_period_with_a_hole_is_held_in_sight_and_closes_by_a_named_waive
 
     async def is_read() -> bool:
         lag = (await system.get("/health/ready"))["consumer_lag_records"]
-        return len(lag) == 3 and not any(lag.values())
+        return len(lag) == 4 and not any(lag.values())
 
     await eventually(is_read)
     sandbox_time.set(AFTER_GRACE)

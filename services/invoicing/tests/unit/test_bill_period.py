@@ -220,3 +220,19 @@ def make_terms_once():
             }
         )
     )
+
+
+def test_a_cancellation_decides_nothing_over_the_invoice_that_is_owed(make_terms, make_item):
+    paid = make_terms(revision=1, effective_at=day(1), collection_mode="quill-rates")
+    left = make_terms(
+        revision=2,
+        effective_at=day(15),
+        collection_mode="stripe-rates",
+        has_active_subscription=False,
+        items=[make_item(subscribed=False)],
+    )
+    history = TermsHistory.of([paid, left])
+    assert history.owner_of(OCTOBER) is paid
+    assert history.owner_of(BillingPeriod(OCTOBER.end, datetime(2026, 12, 1, tzinfo=UTC))) is left
+    moved = make_terms(revision=2, effective_at=day(15), collection_mode="stripe-rates")
+    assert TermsHistory.of([paid, moved]).owner_of(OCTOBER) is moved

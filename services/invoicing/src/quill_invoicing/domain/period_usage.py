@@ -42,19 +42,28 @@ class KnownUsage:
     Attributes:
         current: None while nothing was reported in the period.
         earlier: the newest period before it with usage, whose last values go on where a meter is carried.
-        other: a period with the same start and another end: usage does not follow a changed schedule yet.
+        other: a period with the same start and another end, as another schedule has it.
+        followed_revision: the newest customer revision that usage follows, whatever period said so.
     """
 
     current: PeriodUsage | None = None
     earlier: PeriodUsage | None = None
     other: PeriodUsage | None = None
+    followed_revision: int = 0
 
     @classmethod
-    def of(cls, period: BillingPeriod, same_start: PeriodUsage | None, earlier: PeriodUsage | None) -> "KnownUsage":
+    def of(
+        cls,
+        period: BillingPeriod,
+        same_start: PeriodUsage | None,
+        earlier: PeriodUsage | None,
+        *,
+        followed_revision: int,
+    ) -> "KnownUsage":
         """From what is stored of the period's start and before it."""
         if same_start is None or same_start.period == period:
-            return cls(same_start, earlier)
-        return cls(None, earlier, same_start)
+            return cls(same_start, earlier, followed_revision=followed_revision)
+        return cls(None, earlier, same_start, followed_revision)
 
     @property
     def revision(self) -> int:

@@ -245,6 +245,18 @@ class TermsHistory:
                     newest[item.product_key] = (terms, item)
         return tuple(newest[key] for key in sorted(newest))
 
+    def owner_of(self, period: BillingPeriod) -> CustomerTerms:
+        """The terms that say how the period's invoice is collected: the newest it bills by.
+
+        A cancelled customer's later terms bill nothing and name no collection mode of their own, so they never decide
+        over an invoice that an earlier subscription owes. A period that bills nothing has its newest terms.
+        """
+        billed = [terms for terms, _ in self.items_billed_in(period)]
+        if billed:
+            return max(billed, key=lambda terms: terms.revision)
+        within = self.within(period)
+        return within[-1][1] if within else self.versions[-1]
+
     def cuts_in(self, period: BillingPeriod) -> frozenset[datetime]:
         """The instants inside the period that its bill depends on: usage must say what was used before each (D2)."""
         products = {item.product_key for _, terms in self.within(period) for item in terms.items if item.is_metered}

@@ -144,7 +144,10 @@ class MemoryTransaction(MemorySourceRows, MemoryCreditRows, MemoryAlertRows):
             for (name, start), usage in self.state.usage.items()
             if name == organization_id and start < period.start
         ]
-        return KnownUsage.of(period, current, max(earlier, key=lambda usage: usage.period.start, default=None))
+        own = (usage for (name, _), usage in self.state.usage.items() if name == organization_id)
+        followed = max((usage.customer_revision for usage in own), default=0)
+        newest_before = max(earlier, key=lambda usage: usage.period.start, default=None)
+        return KnownUsage.of(period, current, newest_before, followed_revision=followed)
 
     async def close(self, closed: ClosedPeriod) -> bool:
         key = (closed.organization_id, closed.period.start)

@@ -6,7 +6,7 @@ from typing import Any
 
 from quill_pricing.period import BillingPeriod
 from quill_runtime.database import Transaction
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from quill_invoicing.domain.closing import ClosedPeriod, LateUsage
@@ -71,7 +71,12 @@ class UsageRows:
         found = [_usage(row) for row in rows]
         current = next((usage for usage in found if usage.period.start == period.start), None)
         earlier = next((usage for usage in found if usage.period.start < period.start), None)
-        return KnownUsage.of(period, current, earlier)
+        followed = await self._connection.scalar(
+            select(func.max(usage_periods.c.customer_revision)).where(
+                usage_periods.c.organization_id == organization_id
+            )
+        )
+        return KnownUsage.of(period, current, earlier, followed_revision=followed or 0)
 
     async def close(self, closed: ClosedPeriod) -> bool:
         inserted = await self._connection.scalar(

@@ -69,8 +69,7 @@ async def close_period(
         return False
     statement = bill_period(history, usage, period)
     adjustments = await _adjustments(organization_id, currency=statement.currency, tx=tx)
-    newest = history.versions[-1]
-    owner = history.within(period)[-1][1] if history.within(period) else newest
+    owner = history.owner_of(period)
     is_invoiced = bool(statement.is_billed or adjustments)
     closed = ClosedPeriod(
         organization_id=organization_id,

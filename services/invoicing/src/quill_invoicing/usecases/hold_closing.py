@@ -65,16 +65,19 @@ async def usage_follows_terms(
     Else the closing waits, which is noted. Usage that follows every customer revision of the period has said all it
     ever will, and a period in which nothing was reported has no usage to say it.
     """
-    told = usage.current or usage.other
-    needed = history.schedule_revision if usage.current is None else history.revision_before(period.end)
-    if told is None or told.customer_revision >= needed:
-        return True
-    if usage.current is not None and history.cuts_in(period) <= usage.current.cuts.keys():
+    if usage.current is None:
+        # A period as another schedule has it may be one that usage has left behind without a word.
+        needed, has = history.schedule_revision, usage.followed_revision
+        follows = usage.other is None or has >= needed
+    else:
+        needed, has = history.revision_before(period.end), usage.current.customer_revision
+        follows = has >= needed or history.cuts_in(period) <= usage.current.cuts.keys()
+    if follows:
         return True
     missing = f"{USAGE_INGEST}:customer-revision-{needed}"
     held = HeldClosing(organization_id, period, (missing,), since=now)
     if await tx.hold_closing(held, look_again_at=now + LOOK_AGAIN_AT_USAGE):
-        log.warning("close.waits_for_usage", organization=organization_id, needed=needed, has=told.customer_revision)
+        log.warning("close.waits_for_usage", organization=organization_id, needed=needed, has=has)
     return False
 
 
