@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from quill_regions.organizations import Organization
 from quill_regions.sources import CloudRegion
 from quill_stack.system import System, running_system
 from rich.console import Console
@@ -18,10 +20,12 @@ from quill_demo import checks, evidence, generations, presentation
 from quill_demo.billing_client import BillingClient
 from quill_demo.chaos import Chaos
 from quill_demo.entrance import Entrance
-from quill_demo.latency import measure, probe_organizations
+from quill_demo.latency import Latencies, measure, probe_organizations
 from quill_demo.month import Month
 from quill_demo.sandbox_time import SandboxTime
-from quill_demo.stories import SUBJECTS, Scene, Stage, Told, stories
+from quill_demo.stories import SUBJECTS, Stage, stories
+from quill_demo.story_checks import Told
+from quill_demo.story_steps import Scene
 from quill_demo.world import SETTLE_HOURS, World, make_world
 
 PROBES = 40
@@ -78,98 +82,39 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
     client = BillingClient(system.base_url, system.operator_token)
     entrance = Entrance(world=world, client=client, time=clock)
     queues = generations.region_of_queues(system)
-    month = Month(world=world, client=client, time=clock, queues=queues)
     region = CloudRegion(system.stores.kafka_bootstrap_servers)
-    stage = Stage(Scene(world.start, world.period_end, client, entrance, region, clock), stories(seed=options.seed))
-    told = Told(stage.scene, stage.played, world.catalog)
-
-    async def live(until: datetime, progress: Callable[[int], None]) -> None:
-        """The month, and in it the stories at their instants."""
-        for instant in stage.next_after(until):
-            await month.live(region, until=instant, progress=progress)
-            await stage.play(instant)
-        await month.live(region, until=until, progress=progress)
-
-    chaos = Chaos(system, seed=options.seed)
-    probes = probe_organizations(seed=options.seed, count=PROBES)
-    latecomers = world.latecomers() if options.misbehave else []
-    late = {organization.organization_id for organization in latecomers}
+    scene = Scene(world.start, world.period_end, client, entrance, region, clock)
+    play = _Play(
+        options=options,
+        world=world,
+        system=system,
+        console=console,
+        clock=clock,
+        client=client,
+        entrance=entrance,
+        region=region,
+        month=Month(world=world, client=client, time=clock, queues=queues),
+        stage=Stage(scene, stories(seed=options.seed)),
+        chaos=Chaos(system, seed=options.seed),
+        probes=probe_organizations(seed=options.seed, count=PROBES),
+    )
     await region.start()
     await queues.start()
     try:
-        with _bar(console, "Issuing licenses", 3 + len(world.instances)) as step:
-            await entrance.issue_licenses(lambda: step(1))
-        if options.chaos:
-            chaos.start()
-        known = [organization for organization in world.organizations if organization.organization_id not in late]
-        others = [*probes, *(story.organization for story in stage.played)]
-        with _bar(console, "Registering customers", len(world.organizations) + len(others)) as step:
-            await entrance.register([*known, *others], lambda: step(1))
-            await live(world.start + timedelta(hours=18), lambda _n: None)
-            await entrance.register(latecomers, lambda: step(1))
-        with _bar(console, "Living through the month", len(world.deliveries)) as step:
-            step(month.sent_over_kafka + month.sent_over_http)
-            probe_day = world.start + timedelta(days=min(PROBE_DAY, options.days - 1))
-            await live(probe_day, step)
-            if not options.chaos:
-                await _settled(client, console)
-            latency = await measure(
-                probes,
-                region=region,
-                billing=client,
-                redis_url=system.stores.redis_url,
-                sandbox=clock,
-                done=lambda: None,
-            )
-            await live(world.end, step)
-            await live(world.end + timedelta(hours=SETTLE_HOURS + 6), step)
-        usage = await _until_equal(console, "Counting", len(world.organizations), lambda: checks.usage(world, client))
-        explained = await _until_equal(
-            console, "Explaining", len(world.organizations), lambda: evidence.explained(world, client)
-        )
-        correction, example = await evidence.corrected(world, client)
-        compared = await _until_equal(console, "Comparing v1 with v2", 1, lambda: generations.compared(world, client))
-        acceptance, both = await generations.accepted(world, client)
-        limits = await _until_equal(console, "Limits", len(world.organizations), lambda: checks.limits(world, client))
-        by_story = {}
-        for subject in SUBJECTS:
-            for what, ask in (("the page", told.pages), ("limits", told.limits)):
-                if subject != "seats" or ask == told.pages:
-                    by_story[f"{subject}: {what}"] = await _until_equal(
-                        console, f"{subject}: {what}", 1, partial(ask, subject)
-                    )
+        await play.register()
+        latency = await play.live_through_month()
+        before = await play.compare_month()
         clock.reach(world.period_end + INVOICE_AFTER)
-        released = await _until_equal(
-            console, "Next period", len(world.organizations), lambda: checks.released(world, client)
-        )
-        invoices = await _until_equal(
-            console, "Invoicing", len(world.subscribers), lambda: checks.invoices(world, client), nudge=clock
-        )
-        for subject in SUBJECTS:
-            for what, ask in (("invoices", told.invoices), ("against Stripe", told.at_stripe)):
-                by_story[f"{subject}: {what}"] = await _until_equal(
-                    console, f"{subject}: {what}", 1, partial(ask, subject), nudge=clock
-                )
-        await chaos.stop()
-        cache = await checks.redis_rebuilt(world, client, system.stores.redis_url)
+        after = await play.compare_next_month()
         outcome = presentation.Outcome(
-            usage=usage,
-            explained=explained,
-            correction=correction,
-            corrected=example,
-            compared=compared,
-            acceptance=acceptance,
-            generations=both,
-            limits=limits,
-            invoices=invoices,
-            stories=by_story,
-            released=released,
-            cache=cache,
+            **before,
+            **after,
+            stories=play.stories,
             latency=latency,
-            kills=dict(chaos.kills),
+            kills=dict(play.chaos.kills),
             retries=client.retries,
-            sent_over_kafka=month.sent_over_kafka,
-            sent_over_http=month.sent_over_http,
+            sent_over_kafka=play.month.sent_over_kafka,
+            sent_over_http=play.month.sent_over_http,
             sent_over_queues=queues.messages,
             runs_over_bucket=queues.runs,
             activations=entrance.activations,
@@ -177,10 +122,128 @@ async def _play(options: Options, world: World, system: System, clock: SandboxTi
         await presentation.show(world, client, outcome, console)
         return outcome.all_equal
     finally:
-        await chaos.stop()
+        await play.chaos.stop()
         await region.stop()
         await queues.stop()
         await client.close()
+
+
+@dataclass(slots=True)
+class _Play:
+    """One run of the demo, step by step."""
+
+    options: Options
+    world: World
+    system: System
+    console: Console
+    clock: SandboxTime
+    client: BillingClient
+    entrance: Entrance
+    region: CloudRegion
+    month: Month
+    stage: Stage
+    chaos: Chaos
+    probes: list[Organization]
+    stories: dict[str, checks.Comparison] = field(default_factory=dict)
+
+    async def register(self) -> None:
+        """Licenses and customers, and the first hours; those who come late are registered after their first reports."""
+        world = self.world
+        with _bar(self.console, "Issuing licenses", 3 + len(world.instances)) as step:
+            await self.entrance.issue_licenses(lambda: step(1))
+        if self.options.chaos:
+            self.chaos.start()
+        latecomers = world.latecomers() if self.options.misbehave else []
+        late = {organization.organization_id for organization in latecomers}
+        known = [organization for organization in world.organizations if organization.organization_id not in late]
+        others = [*self.probes, *(story.organization for story in self.stage.played)]
+        with _bar(self.console, "Registering customers", len(world.organizations) + len(others)) as step:
+            await self.entrance.register([*known, *others], lambda: step(1))
+            await self._live(world.start + timedelta(hours=18), lambda _n: None)
+            await self.entrance.register(latecomers, lambda: step(1))
+
+    async def live_through_month(self) -> Latencies:
+        """All that happens until the next period begins; in the middle of it, how soon a limit is seen."""
+        world = self.world
+        with _bar(self.console, "Living through the month", len(world.deliveries)) as step:
+            step(self.month.sent_over_kafka + self.month.sent_over_http)
+            await self._live(world.start + timedelta(days=min(PROBE_DAY, self.options.days - 1)), step)
+            if not self.options.chaos:
+                await _settled(self.client, self.console)
+            latency = await measure(
+                self.probes,
+                region=self.region,
+                billing=self.client,
+                redis_url=self.system.stores.redis_url,
+                sandbox=self.clock,
+                done=lambda: None,
+            )
+            await self._live(world.end, step)
+            await self._live(world.end + timedelta(hours=SETTLE_HOURS + 6), step)
+        return latency
+
+    async def _live(self, until: datetime, progress: Callable[[int], None]) -> None:
+        """The month, and in it the stories at their instants."""
+        for instant in self.stage.next_after(until):
+            await self.month.live(self.region, until=instant, progress=progress)
+            await self.stage.play(instant)
+        await self.month.live(self.region, until=until, progress=progress)
+
+    async def compare_month(self) -> dict[str, Any]:
+        """What can be told before the next period begins, by its name in the outcome."""
+        world, client = self.world, self.client
+        number = len(world.organizations)
+        usage = await self._equal("Counting", number, lambda: checks.usage(world, client))
+        explained = await self._equal("Explaining", number, lambda: evidence.explained(world, client))
+        correction, corrected = await evidence.corrected(world, client)
+        compared = await self._equal("Comparing v1 with v2", 1, lambda: generations.compared(world, client))
+        acceptance, both = await generations.accepted(world, client)
+        limits = await self._equal("Limits", number, lambda: checks.limits(world, client))
+        told = Told(self.stage.scene, self.stage.played, world.catalog)
+        await self._ask_stories({"the page": told.pages, "limits": told.limits}, nudge=None)
+        return {
+            "usage": usage,
+            "explained": explained,
+            "correction": correction,
+            "corrected": corrected,
+            "compared": compared,
+            "acceptance": acceptance,
+            "generations": both,
+            "limits": limits,
+        }
+
+    async def compare_next_month(self) -> dict[str, Any]:
+        """What can be told once the period may be closed, by its name in the outcome."""
+        world, client = self.world, self.client
+        released = await self._equal("Next period", len(world.organizations), lambda: checks.released(world, client))
+        invoices = await self._equal(
+            "Invoicing", len(world.subscribers), lambda: checks.invoices(world, client), nudge=self.clock
+        )
+        told = Told(self.stage.scene, self.stage.played, world.catalog)
+        await self._ask_stories({"invoices": told.invoices, "against Stripe": told.at_stripe}, nudge=self.clock)
+        await self.chaos.stop()
+        cache = await checks.redis_rebuilt(world, client, self.system.stores.redis_url)
+        return {"released": released, "invoices": invoices, "cache": cache}
+
+    async def _ask_stories(
+        self, questions: Mapping[str, Callable[[str], Awaitable[checks.Comparison]]], *, nudge: SandboxTime | None
+    ) -> None:
+        """Each question for each kind of change; seats have no limit to ask for."""
+        for subject in SUBJECTS:
+            for what, ask in questions.items():
+                if (subject, what) != ("seats", "limits"):
+                    title = f"{subject}: {what}"
+                    self.stories[title] = await self._equal(title, 1, partial(ask, subject), nudge=nudge)
+
+    async def _equal(
+        self,
+        title: str,
+        total: int,
+        look: Callable[[], Awaitable[checks.Comparison]],
+        *,
+        nudge: SandboxTime | None = None,
+    ) -> checks.Comparison:
+        return await _until_equal(self.console, title, total, look, nudge=nudge)
 
 
 async def _settled(client: BillingClient, console: Console) -> None:

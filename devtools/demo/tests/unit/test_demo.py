@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 from quill_demo.checks import Comparison, dollars
 from quill_demo.latency import Latency, probe_organizations
 from quill_demo.month import Month
+from quill_demo.presentation import Outcome
 from quill_demo.sandbox_time import SandboxTime
+from quill_demo.stories import PLAYED_DAYS, SUBJECTS, stories
+from quill_demo.story_checks import seats_amount
 from quill_demo.world import SETTLE_HOURS, make_world
 from quill_regions.misbehaviour import Delivery
 
@@ -97,3 +101,35 @@ def test_an_impossible_demo_is_refused_by_argument(arguments: list[str]):
     done = subprocess.run([sys.executable, "-m", "quill_demo", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert arguments[0] in done.stderr
+
+
+def test_one_difference_in_one_story_turns_the_verdict():
+    equal, different = Comparison(), Comparison()
+    equal.expect("a total", said=Decimal("20.00"), true=Decimal("20.00"))
+    different.expect("a total", said=Decimal("20.01"), true=Decimal("20.00"))
+    fixed = {field.name: equal for field in fields(Outcome)}
+    assert Outcome(**fixed | {"stories": {"seats: invoices": equal}}).all_equal
+    assert not Outcome(**fixed | {"stories": {"seats: invoices": equal, "trial: invoices": different}}).all_equal
+    assert not Outcome(**fixed | {"stories": {"seats: invoices": Comparison()}}).all_equal
+    assert not Outcome(**fixed | {"stories": {}, "usage": different}).all_equal
+
+
+def test_seats_cost_the_time_that_is_left_each_change_by_itself():
+    start, end = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
+    (story, *_) = [each for each in stories(seed=1) if each.seats == (3, 30, 10)]
+    instants = [start, start + timedelta(days=1, hours=12), start + timedelta(days=3)]
+    # 3 seats for 31 days, 27 more for 29.5 of 31 ($513.87), 20 fewer for 28 of 31 ($361.29)
+    assert seats_amount(story, instants, start=start, end=end) == Decimal("60.00") + Decimal("513.87") - Decimal(
+        "361.29"
+    )
+
+
+def test_every_kind_of_change_is_played_at_least_twice_in_both_ways_of_collecting():
+    played = stories(seed=1)
+    for subject in SUBJECTS:
+        modes = [each.mode for each in played if each.subject == subject]
+        assert modes.count("stripe-rates") == modes.count("quill-rates") >= 2
+    assert len({each.organization.organization_id for each in played}) == len(played)
+    assert all(at < timedelta(days=PLAYED_DAYS) for each in played for at, _ in each.steps), (
+        "they fit into a short month"
+    )
