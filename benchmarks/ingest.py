@@ -40,7 +40,8 @@ BATCH_REPORTS: Final = 1_000
 FRESH_OF_TEN: Final = 1
 """Reports of ten in the re-send pass that say something new."""
 WARM_UP_ROUNDS: Final = 1
-DAYS_BACK: Final = 400
+DAYS_BACK: Final = 25
+"""Recent, as real reports are: usage of months ago takes another way (`usage.late-usage.v1`)."""
 
 Figures = dict[str, float]
 

@@ -155,12 +155,12 @@ async def _put_run(plan: Plan, port: int, day: datetime) -> int:
 
 async def _measure(plan: Plan, stores: Stores, service: RunningService, port: int, says: Progress) -> Seen:
     day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - DAY
-    regions = Regions(organizations=1, first_day=day - 400 * DAY)
+    regions = Regions(organizations=1, first_day=day - 380 * DAY)
     async with opened_run(stores, service, regions, says) as run:
         await run.introduce_customers()
         await run.drain([message_of(report) for report in regions.next_day()], read_first=None)
         with says.step(f"Making {plan.lines:,} more customers"):
-            await History(run.database, organization_id(0), day - 400 * DAY, days=0).grow(0, plan.lines)
+            await History(run.database, organization_id(0), day - 380 * DAY, days=0).grow(0, plan.lines)
         idle = service.peak_bytes
         with says.step(f"Writing {plan.chunks} chunk files"):
             opened = await _put_run(plan, port, day)
