@@ -190,7 +190,7 @@ class _Play:
         await self.month.live(self.region, until=until, progress=progress)
 
     async def compare_month(self) -> dict[str, Any]:
-        """What can be told before the next period begins, by its name in the outcome."""
+        """Compare what must hold before the next period begins; keyed by the fields of `Outcome`."""
         world, client = self.world, self.client
         number = len(world.organizations)
         usage = await self._equal("Counting", number, lambda: checks.usage(world, client))
@@ -213,7 +213,7 @@ class _Play:
         }
 
     async def compare_next_month(self) -> dict[str, Any]:
-        """What can be told once the period may be closed, by its name in the outcome."""
+        """Compare what must hold once the period is closed; keyed by the fields of `Outcome`."""
         world, client = self.world, self.client
         released = await self._equal("Next period", len(world.organizations), lambda: checks.released(world, client))
         invoices = await self._equal(

@@ -1,4 +1,4 @@
-"""What billing says of the stories, compared with what must come out. Nothing of Quill's pricing is asked."""
+"""Compares what billing answers about the stories with what must come out, without using Quill's pricing."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

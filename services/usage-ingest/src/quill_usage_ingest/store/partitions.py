@@ -115,8 +115,8 @@ async def _missing(transaction: Transaction, table: str, now: datetime) -> list[
 async def _make_from_default(transaction: Transaction, table: str, month: datetime) -> int:
     """Make a partition and move its rows out of the default one; returns how many there were."""
     name, connection = partition_name(table, month), transaction.connection
-    # The whole table first: a statement that was planned with the partitions of before, and then waited for the default
-    # one, would not find the rows that moved, and would count them again.
+    # The whole table first. A statement that was planned without the new partition and waits for the default one would
+    # not find the moved rows, and their usage would be counted twice.
     await connection.execute(text(f"lock table only {table} in access exclusive mode"))
     # Nobody may put a row of this month there between the move and the attaching.
     await connection.execute(text(f"lock table {table}_default in access exclusive mode"))
